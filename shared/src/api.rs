@@ -1,0 +1,425 @@
+//! The monitor's HTTP API under `/v1`, as JSON: what keepers and the operator's command send and get.
+
+use crate::Timestamp;
+use crate::goal::Member;
+use crate::ids::{
+    Epoch, FormationId, Gen, GroupId, NodeId, NodeName, Revision, SystemIdentifier, Ticket,
+    TimelineId,
+};
+use crate::lsn::Lsn;
+use crate::report::{Data, StepView};
+use crate::settings::{Settings, Timers};
+use crate::state::NodeState;
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/join`: a keeper registers its node, or says that it has moved. Joining again with the
+/// same `node_id` and secret changes name, address and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// [`crate::PROTOCOL`] of the sender.
+    pub protocol: u32,
+    /// Which formation.
+    pub formation: FormationId,
+    /// The node's name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// `host:port` of its keeper's REST interface.
+    pub rest: String,
+    /// 0 to 100; 0: never promoted by itself.
+    pub candidate_priority: u8,
+    /// Whether it may be in the sync set.
+    pub replication_quorum: bool,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// A join token, where the monitor asks for one.
+    pub token: Option<String>,
+    /// What its data directory holds, and whether it is set up as a standby.
+    pub data: Data,
+    /// Whether `data` has a `standby.signal`.
+    pub standby: bool,
+    /// What an earlier join answered.
+    pub identity: Option<Identity>,
+}
+
+/// What a keeper proves itself with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The id that the monitor gave.
+    pub node_id: NodeId,
+    /// The secret that came with it; the bearer token of reports.
+    pub secret: String,
+}
+
+/// The answer to a join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    /// To be kept and sent with every report.
+    pub identity: Identity,
+    /// The node's group.
+    pub group: GroupId,
+    /// The passwords of the roles that pgtandem uses in Postgres, one set per formation.
+    pub passwords: RolePasswords,
+    /// The formation's timers.
+    pub timers: Timers,
+    /// All ways to reach the monitor.
+    pub monitors: Vec<String>,
+}
+
+/// Passwords of the roles in the managed Postgres. Never printed: `Debug` hides them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolePasswords {
+    /// Of `pgtandem_replicator`.
+    pub replicator: String,
+    /// Of `pgtandem_monitor`.
+    pub monitor: String,
+    /// Of `pgtandem_keeper`.
+    pub keeper: String,
+}
+
+impl std::fmt::Debug for RolePasswords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RolePasswords(hidden)")
+    }
+}
+
+/// `POST /v1/formations/{f}/actions`: everything that an operator can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Hands over to `to`, or to the best candidate.
+    Switchover {
+        /// The new primary.
+        to: Option<NodeName>,
+    },
+    /// Elects a new primary without waiting for the detector.
+    Failover {
+        /// Promotes even where acknowledged commits may be missing; for this one election.
+        allow_data_loss: bool,
+        /// The operator states that the old primary cannot be reached by clients any more.
+        fenced: bool,
+    },
+    /// Makes this node the primary, whatever its priority.
+    Promote {
+        /// The new primary.
+        node: NodeName,
+    },
+    /// Takes a node out of the keeper's hands, or gives it back.
+    Maintenance {
+        /// Which.
+        node: NodeName,
+        /// In or out.
+        on: bool,
+        /// A primary hands over first.
+        allow_failover: bool,
+    },
+    /// Changes a setting of a node.
+    SetNode {
+        /// Which.
+        node: NodeName,
+        /// Such as candidate-priority.
+        key: String,
+        /// As text.
+        value: String,
+    },
+    /// Changes a setting of the formation.
+    SetFormation {
+        /// Such as node-timeout.
+        key: String,
+        /// As text; "default" takes it back.
+        value: String,
+    },
+    /// Removes a node for good.
+    Drop {
+        /// Which.
+        node: NodeName,
+        /// Without its consent: it is dead.
+        force: bool,
+    },
+}
+
+/// How an operation went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// Recorded, and going on.
+    Accepted,
+    /// A rule forbids it; nothing was changed.
+    Refused,
+    /// The caller's patience ended; the operation goes on.
+    Timeout,
+    /// It ended otherwise than asked.
+    Failed,
+}
+
+/// `GET /v1/formations/{f}/operations/{id}`, and the answer to an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationResult {
+    /// Per formation; 0 for what was done at once or was so already.
+    pub id: u64,
+    /// How it went.
+    pub outcome: Outcome,
+    /// In a sentence.
+    pub reason: String,
+    /// The primary before.
+    pub old_primary: Option<NodeName>,
+    /// The primary after.
+    pub new_primary: Option<NodeName>,
+    /// Its timeline.
+    pub timeline: Option<TimelineId>,
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// An error, as the body of every answer that is not 2xx, and as `--json` output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The exit code of the operator's command.
+    pub code: u8,
+    /// One word for programs, such as no_candidate.
+    pub reason: String,
+    /// A sentence for people: what is wrong and how to mend it.
+    pub message: String,
+    /// The nodes concerned.
+    #[serde(default)]
+    pub nodes: Vec<NodeName>,
+}
+
+/// Something that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocker {
+    /// One word for programs.
+    pub code: String,
+    /// The nodes concerned.
+    pub nodes: Vec<NodeName>,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// `GET /v1/formations/{f}/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The formation.
+    pub formation: FormationId,
+    /// The group.
+    pub group: GroupId,
+    /// The record's revision.
+    pub revision: Revision,
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// The newest ticket.
+    pub ticket: Ticket,
+    /// The phase of the group's machine.
+    pub phase: String,
+    /// Whether automation is off.
+    pub paused: bool,
+    /// How many standbys each commit waits for, as the formation demands.
+    pub number_sync_standbys: u32,
+    /// The primary's name.
+    pub primary: Option<NodeName>,
+    /// Whether commits are being acknowledged.
+    pub writable: bool,
+    /// The synchronous standbys.
+    pub sync: SyncStatus,
+    /// The operation under way.
+    pub operation: Option<OperationStatus>,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeStatus>,
+    /// Things a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// The synchronous standbys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// `synchronous_standby_names` of the newest confirmed spec; `None` before the first.
+    pub in_force: Option<String>,
+    /// Their names.
+    pub members: Vec<NodeName>,
+    /// How many of them a commit waits for.
+    pub required: usize,
+    /// A change under way.
+    pub pending: Option<String>,
+    /// The generation of the newest spec.
+    pub generation: Option<Gen>,
+}
+
+/// An operation under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStatus {
+    /// Its id.
+    pub id: u64,
+    /// switchover, failover, promote, maintenance or drop.
+    pub kind: String,
+    /// The node that it is about.
+    pub target: Option<NodeName>,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// The group's phase.
+    pub phase: String,
+    /// What it waits for.
+    pub blocked_by: Vec<Blocker>,
+}
+
+/// A node in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// What its keeper last said.
+    pub reported_state: NodeState,
+    /// What the monitor wants.
+    pub goal_state: NodeState,
+    /// primary, standby or none.
+    pub role: String,
+    /// The name of the node that it streams from.
+    pub upstream: Option<NodeName>,
+    /// 0 to 100.
+    pub candidate_priority: u8,
+    /// Whether it may be in the sync set.
+    pub replication_quorum: bool,
+    /// ok, bad or unknown.
+    pub health: String,
+    /// When health was last judged.
+    pub health_checked_at: Option<Timestamp>,
+    /// When its keeper was last heard.
+    pub last_report_at: Option<Timestamp>,
+    /// When its reported or goal state changed.
+    pub state_changed_at: Option<Timestamp>,
+    /// Whether its Postgres accepts connections.
+    pub pg_running: bool,
+    /// Whether its Postgres is a standby.
+    pub in_recovery: Option<bool>,
+    /// Its timeline.
+    pub timeline: Option<TimelineId>,
+    /// The end of its WAL.
+    pub lsn: Option<Lsn>,
+    /// Received.
+    pub received_lsn: Option<Lsn>,
+    /// Replayed.
+    pub replayed_lsn: Option<Lsn>,
+    /// Behind the primary, in bytes.
+    pub lag_bytes: Option<u64>,
+    /// As pg_stat_replication shows it on the primary.
+    pub sync_state: Option<String>,
+    /// Its name in `synchronous_standby_names`.
+    pub application_name: String,
+    /// The slot that it streams from.
+    pub slot_name: Option<String>,
+    /// operator or shutdown.
+    pub maintenance_cause: Option<String>,
+    /// The cluster's identity.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Whether its log is off the group's history.
+    pub diverged: Option<bool>,
+    /// Such as 15.18.
+    pub pg_version: Option<String>,
+    /// Its keeper's version.
+    pub keeper_version: Option<String>,
+    /// The step under way.
+    pub step: Option<StepView>,
+    /// Things a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// `GET /v1/formations/{f}/explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The state of affairs, a sentence each.
+    pub sentences: Vec<String>,
+    /// What stands in the way of what is wanted.
+    pub blocked_by: Vec<Blocker>,
+}
+
+/// `GET /v1/formations/{f}/settings`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormationSettings {
+    /// The formation.
+    pub formation: FormationId,
+    /// What is set.
+    pub settings: Settings,
+    /// What is in force.
+    pub timers: Timers,
+    /// How many standbys each commit waits for, in force.
+    pub number_sync_standbys: u32,
+}
+
+/// `POST /v1/formations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateFormation {
+    /// Its name.
+    pub name: FormationId,
+    /// Its settings.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// `GET /v1/formations`, and the answer to [`CreateFormation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormationSummary {
+    /// Its name.
+    pub name: FormationId,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// Its primary.
+    pub primary: Option<NodeName>,
+    /// Its phase.
+    pub phase: String,
+}
+
+/// `GET /v1/formations/{f}/tokens`; the token itself is only in the answer to its creation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Names it for revocation.
+    pub id: String,
+    /// What a keeper gives with `--join-token`.
+    pub token: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// `GET /v1/formations/{f}/members`: where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// All nodes.
+    pub members: Vec<Member>,
+}
+
+/// The body of `GET /readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Whether requests are served.
+    pub ready: bool,
+    /// The product's version.
+    pub version: String,
+    /// The newest migration applied.
+    pub schema_version: i64,
+    /// When the process started.
+    pub started_at: Timestamp,
+    /// Its database.
+    pub storage: Storage,
+}
+
+/// The monitor's database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// embedded or external.
+    pub kind: String,
+    /// The postmaster's process id, where it is embedded.
+    pub pid: Option<i32>,
+}

@@ -1,0 +1,119 @@
+//! What the monitor wants of a node: the goal, with all its parameters, and the order in which
+//! assignments count.
+
+use crate::history::Lineage;
+use crate::ids::{Epoch, Gen, NodeId, NodeName, SystemIdentifier, Ticket, TimelineId};
+use crate::lsn::Position;
+use crate::settings::Timers;
+use crate::spec::Spec;
+use crate::state::NodeState;
+use serde::{Deserialize, Serialize};
+
+/// What a node shall be. Every goal can be reached from every situation; the keeper finds the steps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Goal {
+    /// Nothing is decided yet: touch nothing, start nothing.
+    Wait,
+    /// Be the primary of the assignment's epoch, promoting if need be (rule 7), under `spec` (rule 9).
+    Primary {
+        /// The timeline number reserved for the epoch; `None` for the first epoch, whose primary
+        /// keeps the timeline that it has.
+        timeline: Option<TimelineId>,
+        /// The newest spec of the record.
+        spec: Spec,
+    },
+    /// Stream from `upstream` through the slot of this node's present admission (rule 10).
+    Follow {
+        /// Where from.
+        upstream: Upstream,
+    },
+    /// Be sealed under the assignment's ticket and report the position (rule 3).
+    Seal {
+        /// A running primary first lets its standbys have everything (fast shutdown): a switchover.
+        drain: bool,
+    },
+    /// Stay sealed, but fetch WAL from a peer until `target` is reached (rule 5).
+    FastForward {
+        /// The sealed node that has it.
+        source: NodeId,
+        /// Where that node's log ends.
+        target: Position,
+    },
+    /// Hands off, except that the node must not be writable.
+    Maintenance,
+    /// No longer part of the formation: stop Postgres, for good.
+    Dropped,
+}
+
+/// Where a standby streams from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Upstream {
+    /// The primary of the group.
+    Primary {
+        /// Its node.
+        node: NodeId,
+    },
+}
+
+/// A node of the group, as its peers need to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// `host:port` of its keeper's REST interface.
+    pub rest: String,
+    /// The ticket that its admission slot carries.
+    pub admission: Ticket,
+}
+
+/// What orders assignments: compared by ticket, then by generation (rule 2).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Order {
+    /// Raised at each start of the monitor, election and decision.
+    pub ticket: Ticket,
+    /// The newest generation of the record's specs.
+    pub generation: Gen,
+}
+
+/// A goal with everything the keeper needs to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Its place among all assignments to this node.
+    pub order: Order,
+    /// The epoch of the record; the one to promote into where the goal is to be its primary.
+    pub epoch: Epoch,
+    /// The goal as users see it.
+    pub goal_state: NodeState,
+    /// The goal.
+    pub goal: Goal,
+    /// All nodes of the group, this one included, in the order of their ids.
+    pub members: Vec<Member>,
+    /// All epochs so far.
+    pub lineage: Lineage,
+    /// The cluster that this group is; `None` before its birth.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// The formation's timers.
+    pub timers: Timers,
+}
+
+impl Assignment {
+    /// The member with this id.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// The same goal under the same parameters, whatever its place in the order.
+    pub fn same_terms(&self, other: &Self) -> bool {
+        Self { order: other.order, ..self.clone() } == *other
+    }
+}

@@ -1,0 +1,24 @@
+//! The words that the monitor, the keepers and the operator's command have in common: identifiers,
+//! log positions, synchronous-replication specs, goals, reports, settings and the wire types of the
+//! monitor's HTTP API.
+//!
+//! Nothing here decides anything (that is the `fsm` crate) and nothing here reads a clock, a file or
+//! a socket. The terms are those of `docs/safety.md`.
+
+pub mod api;
+pub mod event;
+pub mod goal;
+pub mod history;
+pub mod ids;
+pub mod lsn;
+pub mod report;
+pub mod settings;
+pub mod spec;
+pub mod state;
+
+/// Wall-clock time, as shown to people and stored in events. Never used to measure a duration.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
+
+/// The version of the report and assignment messages. A monitor accepts keepers of this version and
+/// one below.
+pub const PROTOCOL: u32 = 1;

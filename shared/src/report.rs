@@ -1,0 +1,191 @@
+//! The one call that a keeper makes again and again: the report, and its answer.
+
+use crate::goal::{Assignment, Order};
+use crate::ids::{Epoch, Gen, NodeId, Revision, SystemIdentifier, Ticket, TimelineId};
+use crate::lsn::{Lsn, Position};
+use crate::state::NodeState;
+use serde::{Deserialize, Serialize};
+
+/// What a keeper observed and what holds on its node. Facts only; the monitor decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`crate::PROTOCOL`] of the sender.
+    pub protocol: u32,
+    /// Random per keeper process: a restarted keeper counts `seq` from 1 again.
+    pub keeper: String,
+    /// Counts the reports of this process; a lower one than the last is late and ignored.
+    pub seq: u64,
+    /// Repeated in the answer; a keeper without state acts on no other answer (rule 2).
+    pub nonce: u64,
+    /// The assignment that the keeper has persisted; `None`: it has no state.
+    pub accepted: Option<Accepted>,
+    /// The revision of the newest answer that this keeper process has taken in; 0: none.
+    pub revision: Revision,
+    /// The node in one word.
+    pub state: NodeState,
+    /// Whether this node is sealed, under which ticket and at which position.
+    pub sealed: Option<Sealed>,
+    /// The spec whose barrier was passed (rule 9, iv), since this Postgres was started.
+    pub in_force: Option<InForce>,
+    /// The newest promotion that this node has verified.
+    pub promoted: Option<Promoted>,
+    /// What the data directory holds.
+    pub data: Data,
+    /// What is known of Postgres.
+    pub postgres: PostgresView,
+    /// On a primary, its connected standbys.
+    pub replicas: Vec<Replica>,
+    /// On a standby, whether it streams, by its admission slot, from the upstream it was told.
+    pub streaming: bool,
+    /// Why Postgres cannot be run here, once the restart budget is spent.
+    pub failed: Option<String>,
+    /// The keeper has been asked to stop: hand over, or leave the sync set.
+    pub leaving: bool,
+    /// The step under way.
+    pub step: Option<StepView>,
+    /// Things a person should know, one sentence each.
+    pub warnings: Vec<String>,
+    /// The keeper's version.
+    pub keeper_version: String,
+}
+
+/// What a keeper has persisted of its assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Its place in the order.
+    pub order: Order,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// A durable seal (rule 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The election that it belongs to.
+    pub ticket: Ticket,
+    /// Where the log ends; `None` while that is not established (rule 4): no witness.
+    pub position: Option<Position>,
+}
+
+/// A spec in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its generation.
+    pub generation: Gen,
+}
+
+/// A verified promotion: out of recovery, on the timeline that was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promoted {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The timeline number that Postgres took.
+    pub timeline: TimelineId,
+    /// The epoch that its last record before belonged to; `None` at birth.
+    pub parent: Option<Epoch>,
+    /// Where the timeline begins.
+    pub start: Lsn,
+}
+
+/// What a data directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Data {
+    /// Nothing: the node can be cloned to, and is no witness (rule 11).
+    Empty,
+    /// A copy or a rewind that has not been finished.
+    Rebuilding,
+    /// A cluster.
+    Present {
+        /// Whose.
+        system_identifier: SystemIdentifier,
+    },
+    /// Something that cannot be read, or that is not a cluster.
+    Unusable,
+}
+
+/// What is known of the local Postgres; for people and for the detector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PostgresView {
+    /// Whether it accepts connections.
+    pub running: bool,
+    /// Whether it is a standby; `None` while unknown.
+    pub in_recovery: Option<bool>,
+    /// Its process id.
+    pub pid: Option<i32>,
+    /// `server_version`, such as 15.18.
+    pub version: Option<String>,
+    /// The timeline of its last record.
+    pub timeline: Option<TimelineId>,
+    /// The end of WAL on disk.
+    pub lsn: Option<Lsn>,
+    /// `pg_last_wal_receive_lsn()`.
+    pub received: Option<Lsn>,
+    /// `pg_last_wal_replay_lsn()`.
+    pub replayed: Option<Lsn>,
+    /// The live `synchronous_standby_names`.
+    pub synchronous_standby_names: Option<String>,
+}
+
+/// A row of pg_stat_replication that belongs to a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Which.
+    pub node: NodeId,
+    /// `state`, such as streaming.
+    pub state: String,
+    /// The slot that it holds.
+    pub slot: Option<String>,
+    /// What it has flushed.
+    pub flushed: Option<Lsn>,
+    /// What it has replayed.
+    pub replayed: Option<Lsn>,
+    /// `sync_state`, for people only.
+    pub sync_state: String,
+    /// For how long its flush position has been behind the primary's without moving.
+    pub stalled_ms: u64,
+}
+
+/// The step a keeper is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its name, or what is waited for.
+    pub name: String,
+    /// How far it is, where that is known: done and total, in bytes.
+    pub progress: Option<(u64, u64)>,
+    /// For how long it has been under way.
+    pub elapsed_ms: u64,
+}
+
+/// The answer to a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The report's nonce.
+    pub nonce: u64,
+    /// The record's revision from which the assignment was made.
+    pub revision: Revision,
+    /// What the node shall be.
+    pub assignment: Assignment,
+    /// The primary's lease, from the sending of the report (rule 12); `None`: not granted.
+    pub lease: Option<Lease>,
+    /// Up to where the members have the log, for their retention slots.
+    pub flushed: Vec<(NodeId, Lsn)>,
+    /// Where the monitor can be reached from now on, where that has changed.
+    pub monitors: Vec<String>,
+}
+
+/// For how long a primary may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Lease {
+    /// So many milliseconds from the sending of the report.
+    For {
+        /// How many.
+        ms: u64,
+    },
+    /// Until another node is ready to take over: there is none.
+    Unlimited,
+}
