@@ -104,6 +104,9 @@ pub struct Assignment {
     pub system_identifier: Option<SystemIdentifier>,
     /// The formation's timers.
     pub timers: Timers,
+    /// A keeper that has been asked to stop may stop its Postgres now: nobody counts on it, or
+    /// nobody could take over.
+    pub may_stop: bool,
 }
 
 impl Assignment {

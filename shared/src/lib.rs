@@ -19,6 +19,9 @@ pub mod state;
 /// Wall-clock time, as shown to people and stored in events. Never used to measure a duration.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
 
+/// A length of wall-clock time, for arithmetic on [`Timestamp`].
+pub type Span = chrono::Duration;
+
 /// The version of the report and assignment messages. A monitor accepts keepers of this version and
 /// one below.
 pub const PROTOCOL: u32 = 1;

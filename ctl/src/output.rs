@@ -1,0 +1,51 @@
+//! The one door to standard output and standard error.
+//!
+//! What the monitor sent is text from elsewhere: control characters in it never reach the terminal.
+
+use crate::failure::Failure;
+use serde::Serialize;
+use shared::api::ApiError;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Writes a result for people.
+pub fn text(text: &str) -> Result<(), Failure> {
+    write_out(&format!("{}\n", printable(text.trim_end())))
+}
+
+/// Writes a result for programs: one object on one line.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let line = serde_json::to_string(value)?;
+    write_out(&format!("{line}\n"))
+}
+
+/// Replaces what a terminal shows; appends where the output is no terminal.
+pub fn redraw(text: &str) -> Result<(), Failure> {
+    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    write_out(&format!("{clear}{}\n", printable(text.trim_end())))
+}
+
+/// Tells people something that is not the result. Where nobody listens, nothing is lost.
+pub fn note(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{}", printable(text)));
+}
+
+/// Shows an error where its readers look for it.
+pub fn error(error: &ApiError, as_json: bool) {
+    if as_json && json(error).is_ok() {
+        return;
+    }
+    let nodes: Vec<_> = error.nodes.iter().map(ToString::to_string).collect();
+    let nodes =
+        if nodes.is_empty() { String::new() } else { format!(" (nodes: {})", nodes.join(", ")) };
+    note(&format!("pgtandem: {}{nodes}", error.message));
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "?")
+}

@@ -1,0 +1,204 @@
+//! The binary: what it prints and how it ends.
+
+use crate::server::{api_error, nobody, serve};
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::process::Command;
+
+async fn pgtandem(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgtandem"));
+    for name in ["MONITOR", "FORMATION", "JSON", "CONFIG", "TIMEOUT", "LOG", "LOG_FORMAT"] {
+        command.env_remove(format!("PGTANDEM_{name}"));
+    }
+    command.args(arguments).kill_on_drop(true);
+    tokio::time::timeout(Duration::from_secs(30), command.output()).await.unwrap().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn json_of(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stdout)))
+}
+
+fn operation(outcome: &str) -> Value {
+    json!({
+        "id": 7, "outcome": outcome, "reason": "as asked", "old_primary": "node1",
+        "new_primary": "node2", "timeline": 2, "started_at": "2026-01-02T03:04:05Z",
+        "finished_at": null
+    })
+}
+
+fn event(id: u64) -> Value {
+    json!({
+        "id": id, "at": "2026-01-02T03:04:05Z", "formation": "default", "group": 0, "node": null,
+        "node_id": null, "epoch": 1, "kind": "phase", "rule": "r", "from": null, "to": null,
+        "timeline": null, "lsn": null, "reason": format!("event {id} happened"), "evidence": {}
+    })
+}
+
+/// Accepts any action; it is over at the third question about it, with this outcome.
+fn monitor(outcome: &'static str) -> Router {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let poll = move || async move {
+        let over = asked.fetch_add(1, Ordering::Relaxed) >= 2;
+        Json(operation(if over { outcome } else { "accepted" }))
+    };
+    let events = |Query(query): Query<HashMap<String, String>>| async move {
+        let after = query.get("after").map(|after| after.parse::<u64>().unwrap());
+        let ids = after.map_or(10..=10, |after| after + 1..=12);
+        Json(ids.map(event).collect::<Vec<_>>())
+    };
+    Router::new()
+        .route("/v1/formations/default/actions", post(|| async { Json(operation("accepted")) }))
+        .route("/v1/formations/default/operations/7", get(poll))
+        .route("/v1/formations/default/events", get(events))
+}
+
+#[tokio::test]
+async fn waits_until_done_and_shows_what_happens() {
+    let url = serve(monitor("done")).await.to_string();
+    let output = pgtandem(&["switchover", "--monitor", &url]).await;
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{stderr}");
+    assert_eq!(stderr, "03:04:05  event 11 happened\n03:04:05  event 12 happened\n");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("operation 7 done: as asked\nprimary: node1 -> node2"), "{stdout}");
+}
+
+#[tokio::test]
+async fn outcomes_are_exit_codes() {
+    for (outcome, expected) in [("done", 0), ("failed", 3), ("refused", 3)] {
+        let url = serve(monitor(outcome)).await.to_string();
+        let output = pgtandem(&["failover", "--monitor", &url, "--json"]).await;
+        assert_eq!(code(&output), expected, "{outcome}");
+        assert_eq!(json_of(&output)["outcome"], outcome);
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn no_wait_and_timeout() {
+    let url = serve(monitor("accepted")).await.to_string();
+    let output = pgtandem(&["promote", "node2", "--monitor", &url, "--json", "--no-wait"]).await;
+    assert_eq!((code(&output), &json_of(&output)["outcome"]), (0, &json!("accepted")));
+    let arguments = ["promote", "node2", "--monitor", &url, "--json", "--timeout", "1"];
+    let output = pgtandem(&arguments).await;
+    assert_eq!((code(&output), &json_of(&output)["outcome"]), (5, &json!("timeout")));
+}
+
+#[tokio::test]
+async fn a_refusal_is_shown_as_it_came() {
+    let refuse = || async { (StatusCode::CONFLICT, Json(api_error(3, "no_candidate"))) };
+    let events = || async { Json(json!([])) };
+    let router = Router::new()
+        .route("/v1/formations/default/actions", post(refuse))
+        .route("/v1/formations/default/events", get(events));
+    let url = serve(router).await.to_string();
+    let output = pgtandem(&["switchover", "--monitor", &url, "--json"]).await;
+    assert_eq!((code(&output), json_of(&output)), (3, api_error(3, "no_candidate")));
+    let output = pgtandem(&["switchover", "--monitor", &url]).await;
+    assert_eq!(code(&output), 3);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "pgtandem: says no_candidate (nodes: node1)\n");
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn an_unreachable_monitor_ends_at_once() {
+    let url = nobody().await.to_string();
+    for command in ["status", "switchover"] {
+        let output = pgtandem(&[command, "--monitor", &url, "--json"]).await;
+        let json = json_of(&output);
+        assert_eq!((code(&output), &json["code"]), (4, &json!(4)));
+        assert_eq!(json["reason"], "monitor_unreachable");
+        assert_eq!(json["nodes"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
+    let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    let action = move |headers: axum::http::HeaderMap| async move {
+        let first = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(headers["idempotency-key"].clone());
+            seen.len() == 1
+        };
+        // The connection breaks before the answer.
+        assert!(!first, "lost on purpose");
+        Json(operation("done"))
+    };
+    let router = Router::new().route("/v1/formations/default/actions", post(action));
+    let url = serve(router).await.to_string();
+    let output = pgtandem(&["switchover", "--monitor", &url, "--json"]).await;
+    assert_eq!(code(&output), 0, "{output:?}");
+    let keys = keys.lock().unwrap();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0], keys[1]);
+}
+
+#[tokio::test]
+async fn bad_arguments_and_configuration() {
+    for (arguments, expected) in [
+        (&["no-such-command"][..], 1),
+        (&[], 1),
+        (&["set", "node", "node1", "color", "red", "--monitor", "m1"], 1),
+        (&["status", "--monitor", "https://m1"], 1),
+        (&["status"], 2),
+        (&["status", "--config", "/nonexistent.toml"], 2),
+        (&["--help"], 0),
+        (&["switchover", "--help"], 0),
+        (&["--version"], 0),
+    ] {
+        assert_eq!(code(&pgtandem(arguments).await), expected, "{arguments:?}");
+    }
+    let output = pgtandem(&["status", "--bad", "--json"]).await;
+    let json = json_of(&output);
+    assert_eq!((code(&output), &json["code"]), (1, &json!(1)));
+    assert!(json["message"].as_str().unwrap().contains("--bad"), "{json}");
+}
+
+#[tokio::test]
+async fn version_as_json() {
+    let json = json_of(&pgtandem(&["--version", "--json"]).await);
+    assert_eq!(json["protocol"], shared::PROTOCOL);
+    assert_eq!(json["product"], env!("CARGO_PKG_VERSION"));
+    assert!(json["schema"].is_number());
+}
+
+#[tokio::test]
+async fn events_are_one_object_a_line() {
+    let url = serve(monitor("done")).await.to_string();
+    let output = pgtandem(&["events", "--after", "10", "--json", "--monitor", &url]).await;
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let ids: Vec<Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone())
+        .collect();
+    assert_eq!(ids, [json!(11), json!(12)]);
+}
+
+#[tokio::test]
+async fn the_file_gives_what_flags_leave_out() {
+    let url = serve(monitor("done")).await.to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pgtandem.toml");
+    std::fs::write(&file, format!("monitor = '{url}'\nformation = 'other'\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let arguments = ["events", "--config", file, "--formation", "default", "--json"];
+    assert_eq!(code(&pgtandem(&arguments).await), 0);
+    // Without the flag the file's formation counts, which the server does not have.
+    assert_ne!(code(&pgtandem(&["events", "--config", file]).await), 0);
+}

@@ -1,0 +1,294 @@
+//! Elections (rules 5 and 6): who the witnesses are, whether they cover every spec that may be in
+//! force, and which candidate wins.
+
+use super::detector::{Verdict, verdict};
+use super::record::{Election, Record};
+use super::view::View;
+use crate::Now;
+use shared::ids::NodeId;
+use shared::lsn::Position;
+use shared::report::{Data, Report};
+use shared::spec::Spec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an election comes to, as of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This node holds every acknowledged commit: decide.
+    Elect {
+        /// The new primary.
+        candidate: NodeId,
+        /// The witnesses that prove it, with their positions.
+        witnesses: BTreeMap<NodeId, Position>,
+    },
+    /// The preferred candidate lacks what `source` has: let it fetch first.
+    Forward {
+        /// Who fetches.
+        candidate: NodeId,
+        /// From whom.
+        source: NodeId,
+        /// Up to where.
+        target: Position,
+    },
+    /// Nobody is elected yet.
+    Wait(Waiting),
+}
+
+/// Why nobody is elected yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// These nodes are alive and have not answered; the grace is not over.
+    Answers(BTreeSet<NodeId>),
+    /// These witnesses are not enough; any of these further nodes would help.
+    Witnesses(BTreeSet<NodeId>),
+    /// The witnesses are enough, but none of them may be promoted or has everything.
+    Candidate,
+    /// With loss accepted: a primary that was cut off may still hold a lease.
+    Lease,
+    /// With loss accepted: these standbys could still acknowledge for the old primary.
+    Fencing(BTreeSet<NodeId>),
+}
+
+/// Whether the witnesses satisfy every spec of the record (rule 5): each is covered, or some witness
+/// has a record of a later epoch.
+pub fn covers(specs: &[Spec], witnesses: &BTreeMap<NodeId, Position>) -> bool {
+    let set: BTreeSet<_> = witnesses.keys().copied().collect();
+    let newest = witnesses.values().map(|position| position.epoch).max();
+    specs.iter().all(|spec| spec.is_covered_by(&set) || newest > Some(spec.epoch))
+}
+
+/// The nodes that would make `have` cover every spec if they joined it.
+pub fn missing(record: &Record, have: &BTreeMap<NodeId, Position>) -> BTreeSet<NodeId> {
+    let set: BTreeSet<_> = have.keys().copied().collect();
+    let newest = have.values().map(|position| position.epoch).max();
+    record
+        .specs
+        .iter()
+        .filter(|spec| !spec.is_covered_by(&set) && newest <= Some(spec.epoch))
+        .flat_map(|spec| spec.standbys.iter().copied().chain([spec.primary]))
+        .filter(|id| !set.contains(id))
+        .collect()
+}
+
+/// The nodes sealed in this election, with their positions; dead ones too, since a seal is durable.
+pub fn witnesses(record: &Record, view: &View) -> BTreeMap<NodeId, Position> {
+    record
+        .nodes
+        .keys()
+        .filter_map(|id| Some((*id, view.sealed_position(*id, record.ticket)?)))
+        .collect()
+}
+
+/// Whether a report is of a node that has a whole copy of the data and can be asked to run it.
+pub(crate) fn has_data(report: &Report) -> bool {
+    match report.data {
+        Data::Present { .. } => report.failed.is_none(),
+        Data::Empty | Data::Rebuilding | Data::Unusable => false,
+    }
+}
+
+/// Whether an election without the present primary would find enough witnesses and a candidate among
+/// the nodes that are alive: it is begun only then, since sealing stops all writes.
+pub fn could_replace_primary(record: &Record, view: &View, now: Now) -> bool {
+    let others = living(record, view, now).filter(|id| Some(*id) != record.primary);
+    let takes_part = |id: &NodeId| record.nodes.get(id).is_some_and(|node| !node.maintenance);
+    let alive: BTreeMap<_, _> = others
+        .filter(takes_part)
+        .filter_map(|id| Some((id, last_position(record, view, id)?)))
+        .collect();
+    let candidate = alive.keys().any(|id| is_eligible(record, view, *id, None));
+    candidate && covers(&record.specs, &alive)
+}
+
+/// The position to expect of a node before it is sealed: that of its log, by its last report.
+fn last_position(record: &Record, view: &View, id: NodeId) -> Option<Position> {
+    let report = view.report(id).filter(|report| has_data(report))?;
+    let epoch = report.postgres.timeline.and_then(|timeline| record.lineage.epoch_of(timeline));
+    let lsn = report.postgres.lsn?;
+    epoch.map(|epoch| Position { epoch, lsn })
+}
+
+/// The nodes that report.
+fn living<'a>(record: &'a Record, view: &'a View, now: Now) -> impl Iterator<Item = NodeId> + 'a {
+    let timers = record.settings.timers();
+    record.nodes.keys().copied().filter(move |id| {
+        view.report(*id).is_some()
+            && match verdict(view, *id, &timers, now.mono) {
+                Verdict::Good | Verdict::Suspect => true,
+                Verdict::Unknown | Verdict::Dead(_) => false,
+            }
+    })
+}
+
+/// Whether a node may be promoted; a preferred one at any priority.
+pub(crate) fn is_eligible(
+    record: &Record,
+    view: &View,
+    id: NodeId,
+    preferred: Option<NodeId>,
+) -> bool {
+    let willing = view.report(id).is_some_and(|report| has_data(report) && !report.leaving);
+    record.nodes.get(&id).is_some_and(|node| {
+        willing
+            && !node.maintenance
+            && !node.dropping
+            && (node.candidate_priority > 0 || preferred == Some(id))
+    })
+}
+
+/// What the election comes to.
+pub fn choose(
+    record: &Record,
+    view: &View,
+    election: &Election,
+    now: Now,
+    tie_break: u64,
+) -> Choice {
+    let witnesses = witnesses(record, view);
+    let outstanding = outstanding(record, view, &witnesses, now);
+    let grace = record.settings.timers().election_grace_ms;
+    if !outstanding.is_empty() && now.mono.since(view.phase_since) < grace {
+        return Choice::Wait(Waiting::Answers(outstanding));
+    }
+    let alive: BTreeSet<_> = living(record, view, now).collect();
+    let ranked = rank(record, view, election, &witnesses, tie_break);
+    let mut second_best = None;
+    let mut without_proof = None;
+    for (id, position) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
+        if let Some((source, target)) = best_source(record, view, &witnesses, &alive, *position) {
+            return Choice::Forward { candidate: *id, source, target };
+        }
+        let proof: BTreeMap<_, _> =
+            witnesses.iter().filter(|(_, w)| *w <= position).map(|(id, w)| (*id, *w)).collect();
+        let furthest = alive.iter().all(|id| !witnesses.contains_key(id) || proof.contains_key(id));
+        if !covers(&record.specs, &proof) {
+            without_proof = without_proof.or(Some((*id, proof)));
+        } else if furthest {
+            return Choice::Elect { candidate: *id, witnesses: proof };
+        } else {
+            second_best = second_best.or(Some((*id, proof)));
+        }
+    }
+    // Somebody alive has more, cannot be fetched from and cannot be elected: it holds nothing that
+    // was acknowledged, since the proof stands without it.
+    if let Some((candidate, witnesses)) = second_best {
+        return Choice::Elect { candidate, witnesses };
+    }
+    if let (Some(loss), Some((candidate, proof))) = (election.loss, without_proof) {
+        return choose_with_loss(record, view, loss.fenced, now, candidate, proof);
+    }
+    if covers(&record.specs, &witnesses) {
+        return Choice::Wait(Waiting::Candidate);
+    }
+    Choice::Wait(Waiting::Witnesses(missing(record, &witnesses)))
+}
+
+/// The living nodes that have not answered. A former primary that is sealed counts as having
+/// answered even while its position is being established: it need not be waited for.
+fn outstanding(
+    record: &Record,
+    view: &View,
+    witnesses: &BTreeMap<NodeId, Position>,
+    now: Now,
+) -> BTreeSet<NodeId> {
+    living(record, view, now)
+        .filter(|id| !witnesses.contains_key(id))
+        .filter(|id| record.nodes.get(id).is_some_and(|node| !node.maintenance))
+        .filter(|id| {
+            view.report(*id).is_some_and(|report| {
+                let sealed = report.sealed.is_some_and(|sealed| sealed.ticket == record.ticket);
+                has_data(report) && !(sealed && record.primary == Some(*id))
+            })
+        })
+        .collect()
+}
+
+/// The eligible witnesses: the preferred one, then by priority, position, and chance.
+fn rank(
+    record: &Record,
+    view: &View,
+    election: &Election,
+    witnesses: &BTreeMap<NodeId, Position>,
+    tie_break: u64,
+) -> Vec<(NodeId, Position)> {
+    let mut ranked: Vec<_> = witnesses
+        .iter()
+        .filter(|(id, _)| is_eligible(record, view, **id, election.preferred))
+        .map(|(id, position)| (*id, *position))
+        .collect();
+    let priority = |id: &NodeId| record.nodes.get(id).map_or(0, |node| node.candidate_priority);
+    // A different order of the ids for each tie_break, the same for the same.
+    let chance = |id: &NodeId| (id.0 ^ tie_break).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ranked.sort_by_key(|(id, position)| {
+        let preferred = election.preferred == Some(*id);
+        std::cmp::Reverse((preferred, priority(id), *position, chance(id)))
+    });
+    ranked
+}
+
+/// The furthest living witness that has more than `position`, if the log that ends there is a
+/// prefix of its own, so that the candidate can fetch the rest.
+fn best_source(
+    record: &Record,
+    view: &View,
+    witnesses: &BTreeMap<NodeId, Position>,
+    alive: &BTreeSet<NodeId>,
+    position: Position,
+) -> Option<(NodeId, Position)> {
+    let serves = |id: &NodeId| {
+        alive.contains(id) && view.report(*id).is_some_and(|report| report.postgres.running)
+    };
+    witnesses
+        .iter()
+        .filter(|(id, ahead)| **ahead > position && serves(id))
+        .filter(|(_, ahead)| record.lineage.is_prefix(position, ahead.epoch))
+        .max_by_key(|(_, ahead)| **ahead)
+        .map(|(id, ahead)| (*id, *ahead))
+}
+
+/// Rule 12: without proof, wait until no lease can be held any more; and the old primary must not
+/// be able to prove itself by standbys that are not sealed, unless the operator says it is fenced or
+/// its host itself refuses connections.
+fn choose_with_loss(
+    record: &Record,
+    view: &View,
+    fenced: bool,
+    now: Now,
+    candidate: NodeId,
+    proof: BTreeMap<NodeId, Position>,
+) -> Choice {
+    let old = record.primary;
+    let gone = old.is_none_or(|id| {
+        Some(id) == Some(candidate) || proof.contains_key(&id) || is_gone(view, id)
+    });
+    if !fenced && !gone {
+        let free: BTreeSet<_> = record
+            .specs
+            .iter()
+            .filter(|spec| Some(spec.primary) == old && !spec.is_asynchronous())
+            .filter(|spec| {
+                spec.standbys.iter().filter(|id| !proof.contains_key(id)).count() >= spec.required
+            })
+            .flat_map(|spec| spec.standbys.iter().copied())
+            .filter(|id| !proof.contains_key(id))
+            .filter(|id| !is_gone(view, *id))
+            .collect();
+        if !free.is_empty() || view.unlimited_lease {
+            return Choice::Wait(Waiting::Fencing(free));
+        }
+    }
+    if !fenced && !gone && now.mono < view.leases_end {
+        return Choice::Wait(Waiting::Lease);
+    }
+    Choice::Elect { candidate, witnesses: proof }
+}
+
+/// Whether a node's host answers and neither its keeper nor its Postgres is there.
+fn is_gone(view: &View, id: NodeId) -> bool {
+    use super::view::Probe;
+    view.nodes.get(&id).is_some_and(|evidence| {
+        let since = evidence.reported_at;
+        matches!(evidence.keeper.newer_than(since), Probe::Refused(_))
+            && matches!(evidence.postgres.newer_than(since), Probe::Refused(_))
+    })
+}

@@ -1,0 +1,545 @@
+//! The durable record of a group (docs/safety.md, rule 1) with its phase, nodes and settings, and the
+//! decision: a new record together with the events that say why.
+//!
+//! The record is all that a restarted monitor knows. What is seen of the nodes is in `view`.
+
+use crate::Now;
+use serde::{Deserialize, Serialize};
+use shared::Timestamp;
+use shared::api::{Identity, OperationResult, Outcome};
+use shared::event::Event;
+use shared::goal::Order;
+use shared::history::{Lineage, LineageEntry};
+use shared::ids::{
+    Epoch, FormationId, Gen, GroupId, NodeId, NodeName, Revision, SystemIdentifier, Ticket,
+    TimelineId,
+};
+use shared::lsn::{Lsn, Position};
+use shared::settings::Settings;
+use shared::spec::{InvalidSpec, Spec};
+use shared::state::NodeState;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many finished operations are remembered for clients that ask late.
+const FINISHED_KEPT: usize = 32;
+
+/// The durable state of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The formation.
+    pub formation: FormationId,
+    /// The group within it.
+    pub group: GroupId,
+    /// Raised by every decision; the store refuses one that was made on an older revision.
+    pub revision: Revision,
+    /// Rule 2.
+    pub ticket: Ticket,
+    /// The newest epoch decided.
+    pub epoch: Epoch,
+    /// Its primary, or the one that is to become it.
+    pub primary: Option<NodeId>,
+    /// Every spec that may be in force, oldest first.
+    pub specs: Vec<Spec>,
+    /// The newest confirmed one of them.
+    pub confirmed: Option<Gen>,
+    /// The generation that the next spec gets.
+    pub next_generation: Gen,
+    /// The epochs and their timelines.
+    pub lineage: Lineage,
+    /// The highest timeline number reserved or seen (rule 8).
+    pub highest_timeline: TimelineId,
+    /// The cluster that this group is.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Where the machine stands.
+    pub phase: Phase,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// The id that the next node gets.
+    pub next_node: NodeId,
+    /// The formation's settings.
+    pub settings: Settings,
+    /// The operation under way.
+    pub operation: Option<Operation>,
+    /// The newest finished ones, oldest first.
+    pub finished: Vec<OperationResult>,
+    /// The id that the next operation gets.
+    pub next_operation: u64,
+    /// The id that the next event gets.
+    pub next_event: u64,
+    /// A keeper knew a later ticket, epoch or generation than this record: it is an old copy, and
+    /// nothing is decided on it (rule 14).
+    pub regressed: bool,
+}
+
+/// Where the machine stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// No primary yet.
+    Forming,
+    /// `Record::primary` is the primary of `Record::epoch`.
+    Serving,
+    /// The nodes are being sealed under `Record::ticket`.
+    Electing(Election),
+    /// The chosen candidate fetches what another sealed node has and it lacks.
+    Forwarding {
+        /// The election it belongs to.
+        election: Election,
+        /// Who fetches.
+        candidate: NodeId,
+        /// From whom.
+        source: NodeId,
+        /// Up to where.
+        target: Position,
+    },
+    /// `Record::primary` has been elected and has not confirmed its promotion.
+    Promoting,
+}
+
+impl Phase {
+    /// The name for people and programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Forming => "forming",
+            Self::Serving => "serving",
+            Self::Electing(_) => "electing",
+            Self::Forwarding { .. } => "forwarding",
+            Self::Promoting => "promoting",
+        }
+    }
+
+    /// The election under way.
+    pub fn election(&self) -> Option<&Election> {
+        match self {
+            Self::Electing(election) | Self::Forwarding { election, .. } => Some(election),
+            Self::Forming | Self::Serving | Self::Promoting => None,
+        }
+    }
+}
+
+/// An election under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Election {
+    /// Why it was begun: the rule.
+    pub cause: String,
+    /// The node that shall win if it can.
+    pub preferred: Option<NodeId>,
+    /// The old primary is stopping by itself; the standbys still follow it.
+    pub drain: bool,
+    /// The operator accepted that acknowledged commits may be lost.
+    pub loss: Option<LossAccepted>,
+}
+
+/// What the operator accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossAccepted {
+    /// The operator stated that the old primary is fenced.
+    pub fenced: bool,
+}
+
+/// A data node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// `host:port` of its keeper's REST interface.
+    pub rest: String,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// 0 to 100; 0: never promoted by itself.
+    pub candidate_priority: u8,
+    /// Whether it may be in the sync set.
+    pub replication_quorum: bool,
+    /// Its bearer token.
+    pub secret: String,
+    /// The ticket that its admission slot carries (rule 10).
+    pub admission: Ticket,
+    /// The revision at which it joined: it follows once the primary has heard of it.
+    pub joined: Revision,
+    /// The keeper process that was admitted without state last (rule 2).
+    pub stateless_keeper: Option<String>,
+    /// Being taken out of the keeper's hands, or taken.
+    pub maintenance: bool,
+    /// Being dropped.
+    pub dropping: bool,
+    /// What its keeper last said.
+    pub reported_state: NodeState,
+    /// When that last changed.
+    pub state_changed_at: Option<Timestamp>,
+}
+
+/// What an operator asked for and is not finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its number.
+    pub id: u64,
+    /// What it is.
+    pub kind: OperationKind,
+    /// The node that it is about.
+    pub target: Option<NodeId>,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// The primary at that time.
+    pub old_primary: Option<NodeName>,
+    /// The epoch at that time.
+    pub old_epoch: Epoch,
+}
+
+/// What an operator can ask for that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// A planned change of the primary.
+    Switchover,
+    /// An election at once.
+    Failover,
+    /// A change of the primary to a named node.
+    Promote,
+    /// Out of the keeper's hands.
+    MaintenanceOn,
+    /// Back into the keeper's hands.
+    MaintenanceOff,
+    /// Out of the formation.
+    Drop,
+}
+
+impl OperationKind {
+    /// The name for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::Failover => "failover",
+            Self::Promote => "promote",
+            Self::MaintenanceOn => "maintenance on",
+            Self::MaintenanceOff => "maintenance off",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// A new record and why: the rows of one transaction.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The record after it; its revision is one above the one it was decided on.
+    pub record: Record,
+    /// What it says about it.
+    pub events: Vec<Event>,
+}
+
+/// An event before it has its id.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// See [`Event::kind`].
+    pub kind: &'static str,
+    /// The rule.
+    pub rule: String,
+    /// The node that it is about.
+    pub node: Option<NodeId>,
+    /// What was before.
+    pub from: Option<String>,
+    /// What is now.
+    pub to: Option<String>,
+    /// The timeline, where one is concerned.
+    pub timeline: Option<TimelineId>,
+    /// The location, where one is concerned.
+    pub lsn: Option<Lsn>,
+    /// A sentence.
+    pub reason: String,
+    /// The facts.
+    pub evidence: serde_json::Value,
+}
+
+impl Note {
+    /// A note with a sentence and nothing else.
+    pub fn new(kind: &'static str, rule: &str, reason: impl Into<String>) -> Self {
+        Self {
+            kind,
+            rule: rule.to_owned(),
+            node: None,
+            from: None,
+            to: None,
+            timeline: None,
+            lsn: None,
+            reason: reason.into(),
+            evidence: serde_json::Value::Object(serde_json::Map::new()),
+        }
+    }
+
+    /// Says which node it is about.
+    #[must_use]
+    pub fn about(self, node: NodeId) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
+    /// Says what changed into what.
+    #[must_use]
+    pub fn change(self, from: impl ToString, to: impl ToString) -> Self {
+        Self { from: Some(from.to_string()), to: Some(to.to_string()), ..self }
+    }
+
+    /// Adds the facts.
+    #[must_use]
+    pub fn evidence(self, evidence: serde_json::Value) -> Self {
+        Self { evidence, ..self }
+    }
+}
+
+/// A record that breaks an invariant: a damaged store or a bug.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecord {
+    /// A spec of it.
+    #[error("spec generation {generation}: {source}")]
+    Spec {
+        /// Which.
+        generation: Gen,
+        /// What is wrong with it.
+        source: InvalidSpec,
+    },
+    /// Generations out of order.
+    #[error("spec generations are not rising below {0}")]
+    Generations(Gen),
+    /// A phase that needs a primary has none.
+    #[error("phase {0} without a primary")]
+    NoPrimary(&'static str),
+    /// A spec of an epoch that has not been.
+    #[error("spec of epoch {0}, which has not been decided")]
+    FutureEpoch(Epoch),
+    /// Two lineage entries for one timeline or epoch.
+    #[error("timeline {0} stands twice in the lineage")]
+    Lineage(TimelineId),
+}
+
+impl Record {
+    /// The record of a group without nodes.
+    pub fn new(formation: FormationId, group: GroupId, settings: Settings) -> Self {
+        Self {
+            formation,
+            group,
+            revision: Revision(1),
+            ticket: Ticket(0),
+            epoch: Epoch(0),
+            primary: None,
+            specs: Vec::new(),
+            confirmed: None,
+            next_generation: Gen(1),
+            lineage: Lineage::default(),
+            highest_timeline: TimelineId(0),
+            system_identifier: None,
+            phase: Phase::Forming,
+            nodes: BTreeMap::new(),
+            next_node: NodeId(1),
+            settings,
+            operation: None,
+            finished: Vec::new(),
+            next_operation: 1,
+            next_event: 1,
+            regressed: false,
+        }
+    }
+
+    /// What must hold on both sides of the database.
+    pub fn validate(&self) -> Result<(), InvalidRecord> {
+        let mut last = None;
+        for spec in &self.specs {
+            spec.validate()
+                .map_err(|source| InvalidRecord::Spec { generation: spec.generation, source })?;
+            if last.is_some_and(|last| last >= spec.generation)
+                || spec.generation >= self.next_generation
+            {
+                return Err(InvalidRecord::Generations(self.next_generation));
+            }
+            if spec.epoch > self.epoch {
+                return Err(InvalidRecord::FutureEpoch(spec.epoch));
+            }
+            last = Some(spec.generation);
+        }
+        match self.phase {
+            Phase::Serving | Phase::Promoting if self.primary.is_none() => {
+                return Err(InvalidRecord::NoPrimary(self.phase.name()));
+            }
+            Phase::Forming
+            | Phase::Serving
+            | Phase::Promoting
+            | Phase::Electing(_)
+            | Phase::Forwarding { .. } => {}
+        }
+        let mut timelines = BTreeSet::new();
+        for entry in &self.lineage.0 {
+            if !timelines.insert(entry.timeline) {
+                return Err(InvalidRecord::Lineage(entry.timeline));
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of the assignments made from this record.
+    pub fn order(&self) -> Order {
+        Order {
+            ticket: self.ticket,
+            generation: self.newest_spec().map_or(Gen(0), |s| s.generation),
+        }
+    }
+
+    /// The newest spec.
+    pub fn newest_spec(&self) -> Option<&Spec> {
+        self.specs.last()
+    }
+
+    /// Whether the newest spec is known to be in force.
+    pub fn is_sync_settled(&self) -> bool {
+        self.newest_spec().is_some_and(|spec| self.confirmed == Some(spec.generation))
+    }
+
+    /// A node's name; its number where it is gone.
+    pub fn name_of(&self, id: NodeId) -> String {
+        self.nodes.get(&id).map_or_else(|| format!("node {id}"), |node| node.name.to_string())
+    }
+
+    /// The names of nodes, for a sentence.
+    pub fn names_of(&self, ids: &BTreeSet<NodeId>) -> String {
+        let names: Vec<_> = ids.iter().map(|id| self.name_of(*id)).collect();
+        names.join(", ")
+    }
+
+    /// A spec with the names that people use instead of `application_name`s.
+    pub fn describe_spec(&self, spec: &Spec) -> String {
+        if spec.is_asynchronous() {
+            return "asynchronous".to_owned();
+        }
+        format!("ANY {} ({})", spec.required, self.names_of(&spec.standbys))
+    }
+
+    /// The primary's name.
+    pub fn primary_name(&self) -> Option<NodeName> {
+        self.primary.and_then(|id| self.nodes.get(&id)).map(|node| node.name.clone())
+    }
+
+    /// The node with this name.
+    pub fn node_named(&self, name: &NodeName) -> Option<(NodeId, &Node)> {
+        self.nodes.iter().find(|(_, node)| node.name == *name).map(|(id, node)| (*id, node))
+    }
+
+    /// The identity that a keeper must show.
+    pub fn identity_of(&self, id: NodeId) -> Option<Identity> {
+        let secret = self.nodes.get(&id)?.secret.clone();
+        Some(Identity { node_id: id, secret })
+    }
+
+    /// How many standbys each commit waits for: what is set, else 1 from the third data node on, and
+    /// never more than there are nodes that could be waited for.
+    pub fn number_sync_standbys(&self) -> usize {
+        let standbys = self.quorum_standbys().count();
+        let wanted = match self.settings.number_sync_standbys {
+            Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
+            None => usize::from(self.nodes.len() >= 3),
+        };
+        wanted.min(standbys)
+    }
+
+    /// The nodes that may be in the sync set of the present primary.
+    pub fn quorum_standbys(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes
+            .iter()
+            .filter(|(id, node)| {
+                Some(**id) != self.primary
+                    && node.replication_quorum
+                    && !node.maintenance
+                    && !node.dropping
+            })
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a node stands in any spec that may be in force, as one that acknowledges.
+    pub fn is_sync_member(&self, id: NodeId) -> bool {
+        self.specs.iter().any(|spec| spec.standbys.contains(&id))
+    }
+
+    /// The lineage entry of the newest epoch.
+    pub fn present_timeline(&self) -> Option<&LineageEntry> {
+        self.lineage.entry(self.epoch)
+    }
+
+    /// The operation's result as of now.
+    pub fn result_of(
+        &self,
+        operation: &Operation,
+        outcome: Outcome,
+        reason: &str,
+    ) -> OperationResult {
+        OperationResult {
+            id: operation.id,
+            outcome,
+            reason: reason.to_owned(),
+            old_primary: operation.old_primary.clone(),
+            new_primary: self.primary_name(),
+            timeline: self.present_timeline().map(|entry| entry.timeline),
+            started_at: operation.requested_at,
+            finished_at: None,
+        }
+    }
+
+    /// A finished operation, or the one under way, by id.
+    pub fn operation_result(&self, id: u64) -> Option<OperationResult> {
+        if let Some(operation) = self.operation.as_ref().filter(|operation| operation.id == id) {
+            return Some(self.result_of(operation, Outcome::Accepted, "under way"));
+        }
+        self.finished.iter().find(|result| result.id == id).cloned()
+    }
+
+    /// Ends the operation under way.
+    pub(crate) fn finish(&mut self, outcome: Outcome, reason: &str, now: Now) {
+        if let Some(operation) = self.operation.take() {
+            let mut result = self.result_of(&operation, outcome, reason);
+            result.finished_at = Some(now.wall);
+            self.finished.push(result);
+            if self.finished.len() > FINISHED_KEPT {
+                self.finished.remove(0);
+            }
+        }
+    }
+
+    /// Makes the decision that takes `self` to `next`, with the events of `notes`.
+    pub(crate) fn decide(&self, mut next: Self, notes: Vec<Note>, now: Now) -> Decision {
+        next.revision = self.revision.next();
+        let mut events = Vec::with_capacity(notes.len());
+        for note in notes {
+            let named =
+                note.node.and_then(|id| next.nodes.get(&id).or_else(|| self.nodes.get(&id)));
+            events.push(Event {
+                id: next.next_event,
+                at: now.wall,
+                formation: next.formation.clone(),
+                group: next.group,
+                node: named.map(|node| node.name.clone()),
+                node_id: note.node,
+                epoch: next.epoch,
+                kind: note.kind.to_owned(),
+                rule: note.rule,
+                from: note.from,
+                to: note.to,
+                timeline: note.timeline,
+                lsn: note.lsn,
+                reason: note.reason,
+                evidence: note.evidence,
+            });
+            next.next_event += 1;
+        }
+        Decision { record: next, events }
+    }
+
+    /// The first decision of a monitor process: raises the ticket (rule 2), so that nothing said by
+    /// an earlier process can be confused with what this one says; an election starts afresh.
+    pub fn monitor_started(&self, now: Now) -> Decision {
+        let mut next = self.clone();
+        next.ticket = next.ticket.next();
+        if let Phase::Forwarding { election, .. } = &self.phase {
+            next.phase = Phase::Electing(election.clone());
+        }
+        let note = Note::new("monitor", "monitor-started", "the monitor was started");
+        self.decide(next, vec![note.change(self.ticket, self.ticket.next())], now)
+    }
+}

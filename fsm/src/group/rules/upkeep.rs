@@ -1,0 +1,209 @@
+//! What happens beside the primary: old records, readmissions, operations and reported states.
+
+use super::{Change, Context};
+use crate::group::record::{Operation, OperationKind, Phase, Record};
+use crate::group::rules::election::begin;
+use serde_json::json;
+use shared::api::Outcome;
+use shared::ids::NodeId;
+use shared::report::Data;
+use shared::state::NodeState;
+
+/// Rule 14.
+pub(super) fn record_is_old(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let (id, accepted) = record.nodes.keys().find_map(|id| {
+        let accepted = context.view.report(*id)?.accepted?;
+        let ahead = accepted.order.ticket > record.ticket
+            || accepted.epoch > record.epoch
+            || accepted.order.generation >= record.next_generation;
+        ahead.then_some((*id, accepted))
+    })?;
+    let next = Record { regressed: true, ..record.clone() };
+    let reason = format!(
+        "{} has accepted ticket {} and epoch {}, which this monitor never gave: its database is an old copy, and it decides nothing until it is repaired",
+        record.name_of(id),
+        accepted.order.ticket,
+        accepted.epoch
+    );
+    Some(Change { next, notes: vec![context.note("monitor", reason).about(id)] })
+}
+
+/// Rules 2 and 11: a keeper without state, or a node whose data is being made anew, needs a fresh
+/// ticket and an admission of its own.
+pub(super) fn readmission(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let (id, keeper) = record.nodes.keys().find_map(|id| {
+        let report = context.view.report(*id)?;
+        let rebuilt = match report.data {
+            Data::Empty | Data::Rebuilding => true,
+            Data::Present { .. } | Data::Unusable => false,
+        };
+        let node = record.nodes.get(id)?;
+        let known = node.stateless_keeper.as_deref() == Some(report.keeper.as_str());
+        let stateless = report.accepted.is_none() || rebuilt;
+        (stateless && !known && record.phase != Phase::Forming)
+            .then(|| (*id, report.keeper.clone()))
+    })?;
+    let mut next = record.clone();
+    // An election's seals carry its ticket: it starts afresh under the new one.
+    next.ticket = next.ticket.next();
+    if let Phase::Forwarding { election, .. } = &record.phase {
+        next.phase = Phase::Electing(election.clone());
+    }
+    let ticket = next.ticket;
+    let node = next.nodes.get_mut(&id)?;
+    node.stateless_keeper = Some(keeper);
+    node.admission = ticket;
+    let reason = format!(
+        "{} starts without an assignment of its own or without a copy of the data",
+        record.name_of(id)
+    );
+    Some(Change { next, notes: vec![context.note("node", reason).about(id)] })
+}
+
+/// Maintenance or drop of a former primary, once another node serves.
+pub(super) fn operation_goes_on(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let operation = record.operation.as_ref()?;
+    let id = operation.target?;
+    let node = record.nodes.get(&id)?;
+    if record.phase != Phase::Serving || record.primary == Some(id) {
+        return None;
+    }
+    let mut next = record.clone();
+    let changed = next.nodes.get_mut(&id)?;
+    let reason = match operation.kind {
+        OperationKind::MaintenanceOn if !node.maintenance => {
+            changed.maintenance = true;
+            format!("{} goes into maintenance", node.name)
+        }
+        OperationKind::Drop if !node.dropping => {
+            changed.dropping = true;
+            format!("{} is being dropped", node.name)
+        }
+        OperationKind::MaintenanceOn
+        | OperationKind::Drop
+        | OperationKind::MaintenanceOff
+        | OperationKind::Switchover
+        | OperationKind::Failover
+        | OperationKind::Promote => return None,
+    };
+    Some(Change { next, notes: vec![context.note("operation", reason).about(id)] })
+}
+
+pub(super) fn dropped(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let id = record.nodes.iter().find_map(|(id, node)| {
+        let said = context.view.report(*id)?.state == NodeState::Dropped;
+        (said && node.dropping && record.primary != Some(*id)).then_some(*id)
+    })?;
+    let next = without(record, id);
+    let reason = format!("{} has left the formation", record.name_of(id));
+    Some(Change { next, notes: vec![context.note("node", reason).about(id)] })
+}
+
+/// The record without a node. A primary's place must be filled by an election; the specs still name
+/// the node, since it may have acknowledged under them.
+pub(crate) fn without(record: &Record, id: NodeId) -> Record {
+    let mut next = record.clone();
+    next.nodes.remove(&id);
+    if next.nodes.is_empty() {
+        // Nothing is left to protect; the next node begins a new cluster in a later epoch.
+        next.primary = None;
+        next.specs.clear();
+        next.confirmed = None;
+        next.system_identifier = None;
+        next.phase = Phase::Forming;
+        return next;
+    }
+    match record.phase {
+        Phase::Serving | Phase::Promoting if record.primary == Some(id) => {
+            begin(&next, "primary-dropped", None, false, None)
+        }
+        Phase::Forming
+        | Phase::Serving
+        | Phase::Promoting
+        | Phase::Electing(_)
+        | Phase::Forwarding { .. } => next,
+    }
+}
+
+pub(super) fn operation_done(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let operation = record.operation.as_ref()?;
+    let (outcome, reason) = outcome(context, operation)?;
+    let mut next = record.clone();
+    next.finish(outcome, &reason, context.now);
+    let mut note = context.note("operation", format!("{}: {reason}", operation.kind.name()));
+    note.node = operation.target;
+    let note = note.evidence(json!({ "id": operation.id, "outcome": outcome }));
+    Some(Change { next, notes: vec![note] })
+}
+
+/// Whether the operation has ended, and how.
+fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, String)> {
+    let record = context.record;
+    let settled = record.phase == Phase::Serving
+        && record.is_sync_settled()
+        && context.fresh_primary().is_some_and(|(_, report)| report.postgres.running);
+    let target = operation.target.and_then(|id| Some((id, record.nodes.get(&id)?)));
+    match operation.kind {
+        OperationKind::Switchover | OperationKind::Failover | OperationKind::Promote => {
+            if !settled || record.epoch == operation.old_epoch {
+                return None;
+            }
+            let primary = record.primary?;
+            let as_asked = match operation.target {
+                Some(wanted) => wanted == primary,
+                None => record.primary_name() != operation.old_primary,
+            };
+            let name = record.name_of(primary);
+            Some(if as_asked {
+                (Outcome::Done, format!("{name} is the primary"))
+            } else {
+                (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
+            })
+        }
+        OperationKind::MaintenanceOn => {
+            let (_, node) = target?;
+            (node.reported_state == NodeState::Maintenance)
+                .then(|| (Outcome::Done, format!("{} is in maintenance", node.name)))
+        }
+        OperationKind::MaintenanceOff => {
+            let (_, node) = target?;
+            (node.reported_state == NodeState::Secondary)
+                .then(|| (Outcome::Done, format!("{} follows the primary again", node.name)))
+        }
+        OperationKind::Drop => {
+            if target.is_some() || !(settled || record.nodes.is_empty()) {
+                return None;
+            }
+            Some((Outcome::Done, "the node has been dropped".to_owned()))
+        }
+    }
+}
+
+/// All at once, so that many nodes that change together cost one transaction.
+pub(super) fn node_state(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let mut next = record.clone();
+    let mut notes = Vec::new();
+    for (id, node) in &record.nodes {
+        let Some(report) = context.view.report(*id) else { continue };
+        if report.state == node.reported_state {
+            continue;
+        }
+        let reason = format!("{} is now {}, was {}", node.name, report.state, node.reported_state);
+        let mut note = context.note("node_state", reason).about(*id);
+        note = note.change(node.reported_state, report.state);
+        note.timeline = report.postgres.timeline;
+        note.lsn = report.postgres.lsn;
+        notes.push(note);
+        if let Some(node) = next.nodes.get_mut(id) {
+            node.reported_state = report.state;
+            node.state_changed_at = Some(context.now.wall);
+        }
+    }
+    (!notes.is_empty()).then_some(Change { next, notes })
+}

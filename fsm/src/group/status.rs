@@ -1,0 +1,208 @@
+//! `pgtandem status`: the record and the view in one consistent snapshot, for people and programs.
+
+use super::detector::{Verdict, verdict};
+use super::explain::blockers;
+use super::goals::goal_of;
+use super::record::{Node, Phase, Record};
+use super::sync::replica;
+use super::view::{Evidence, View};
+use crate::Now;
+use shared::Timestamp;
+use shared::api::{NodeStatus, OperationStatus, Status, SyncStatus};
+use shared::goal::Goal;
+use shared::ids::NodeId;
+use shared::lsn::Lsn;
+use shared::report::{Data, Report};
+
+/// The status of a group.
+pub fn status(record: &Record, view: &View, now: Now) -> Status {
+    Status {
+        formation: record.formation.clone(),
+        group: record.group,
+        revision: record.revision,
+        epoch: record.epoch,
+        ticket: record.ticket,
+        phase: record.phase.name().to_owned(),
+        paused: false,
+        number_sync_standbys: u32::try_from(record.number_sync_standbys()).unwrap_or(u32::MAX),
+        primary: if record.phase == Phase::Serving { record.primary_name() } else { None },
+        writable: is_writable(record, view, now),
+        sync: sync_status(record),
+        operation: operation_status(record, view, now),
+        nodes: record
+            .nodes
+            .iter()
+            .map(|(id, node)| node_status(record, view, now, *id, node))
+            .collect(),
+        warnings: warnings(record),
+    }
+}
+
+/// Whether commits are being acknowledged: a live primary with its newest spec in force, and enough
+/// standbys for it.
+pub fn is_writable(record: &Record, view: &View, now: Now) -> bool {
+    let (Phase::Serving, Some(primary)) = (&record.phase, record.primary) else { return false };
+    let timers = record.settings.timers();
+    let alive = verdict(view, primary, &timers, now.mono) == Verdict::Good;
+    let running = view.report(primary).is_some_and(|report| {
+        report.postgres.running && report.postgres.in_recovery == Some(false)
+    });
+    let spec = record.newest_spec().filter(|_| record.is_sync_settled());
+    let held = spec.is_some_and(|spec| {
+        let streaming = spec.standbys.iter().filter(|id| replica(record, view, **id).is_some());
+        streaming.count() >= spec.required
+    });
+    alive && running && held
+}
+
+fn sync_status(record: &Record) -> SyncStatus {
+    let in_force = record.specs.iter().find(|spec| Some(spec.generation) == record.confirmed);
+    let name = |id: &NodeId| record.nodes.get(id).map(|node| node.name.clone());
+    SyncStatus {
+        in_force: in_force.map(shared::spec::Spec::setting),
+        members: in_force
+            .map(|spec| spec.standbys.iter().filter_map(name).collect())
+            .unwrap_or_default(),
+        required: in_force.map_or(0, |spec| spec.required),
+        pending: record
+            .newest_spec()
+            .filter(|_| !record.is_sync_settled())
+            .map(shared::spec::Spec::setting),
+        generation: record.newest_spec().map(|spec| spec.generation),
+    }
+}
+
+fn operation_status(record: &Record, view: &View, now: Now) -> Option<OperationStatus> {
+    let operation = record.operation.as_ref()?;
+    Some(OperationStatus {
+        id: operation.id,
+        kind: operation.kind.name().to_owned(),
+        target: operation.target.and_then(|id| record.nodes.get(&id)).map(|node| node.name.clone()),
+        requested_at: operation.requested_at,
+        phase: record.phase.name().to_owned(),
+        blocked_by: blockers(record, view, now),
+    })
+}
+
+fn ago(now: Now, ms: u64) -> Option<Timestamp> {
+    let ms = i64::try_from(ms).ok()?;
+    now.wall.checked_sub_signed(chrono_millis(ms))
+}
+
+fn chrono_millis(ms: i64) -> shared::Span {
+    shared::Span::milliseconds(ms)
+}
+
+fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) -> NodeStatus {
+    let nothing = Evidence::default();
+    let evidence = view.nodes.get(&id).unwrap_or(&nothing);
+    let report = evidence.report.as_ref();
+    let postgres = report.map(|report| report.postgres.clone()).unwrap_or_default();
+    let (goal, goal_state) = goal_of(record, view, id, node);
+    let verdict = verdict(view, id, &record.settings.timers(), now.mono);
+    let heard = report.and_then(|_| ago(now, now.mono.since(evidence.reported_at)));
+    let replica = replica(record, view, id);
+    let end = record.primary.and_then(|id| view.report(id)).and_then(|report| report.postgres.lsn);
+    NodeStatus {
+        id,
+        name: node.name.clone(),
+        host: node.host.clone(),
+        port: node.port,
+        zone: node.zone.clone(),
+        reported_state: node.reported_state,
+        goal_state,
+        role: role(&postgres.in_recovery).to_owned(),
+        upstream: upstream(record, &goal),
+        candidate_priority: node.candidate_priority,
+        replication_quorum: node.replication_quorum,
+        health: verdict.word().to_owned(),
+        health_checked_at: Some(now.wall),
+        last_report_at: heard,
+        state_changed_at: node.state_changed_at,
+        pg_running: postgres.running && !verdict.is_dead(),
+        in_recovery: postgres.in_recovery,
+        timeline: postgres.timeline,
+        lsn: postgres.lsn,
+        received_lsn: postgres.received,
+        replayed_lsn: postgres.replayed,
+        lag_bytes: postgres.lsn.and_then(|own| lag(record, id, end, own)),
+        sync_state: replica.map(|replica| replica.sync_state.clone()),
+        application_name: id.application_name(),
+        slot_name: (record.primary != Some(id)).then(|| id.admission_slot(node.admission)),
+        maintenance_cause: maintenance_cause(node, report),
+        system_identifier: report.and_then(|report| match report.data {
+            Data::Present { system_identifier } => Some(system_identifier),
+            Data::Empty | Data::Rebuilding | Data::Unusable => None,
+        }),
+        diverged: postgres.timeline.map(|timeline| record.lineage.epoch_of(timeline).is_none()),
+        pg_version: postgres.version,
+        keeper_version: report.map(|report| report.keeper_version.clone()),
+        step: report.and_then(|report| report.step.clone()),
+        warnings: report.map(|report| node_warnings(report, &verdict)).unwrap_or_default(),
+    }
+}
+
+fn role(in_recovery: &Option<bool>) -> &'static str {
+    match in_recovery {
+        Some(false) => "primary",
+        Some(true) => "standby",
+        None => "none",
+    }
+}
+
+fn upstream(record: &Record, goal: &Goal) -> Option<shared::ids::NodeName> {
+    let id = match goal {
+        Goal::Follow { upstream: shared::goal::Upstream::Primary { node } } => *node,
+        Goal::FastForward { source, .. } => *source,
+        Goal::Wait
+        | Goal::Primary { .. }
+        | Goal::Seal { .. }
+        | Goal::Maintenance
+        | Goal::Dropped => {
+            return None;
+        }
+    };
+    record.nodes.get(&id).map(|node| node.name.clone())
+}
+
+fn lag(record: &Record, id: NodeId, end: Option<Lsn>, own: Lsn) -> Option<u64> {
+    if record.primary == Some(id) { Some(0) } else { end.map(|end| end.bytes_since(own)) }
+}
+
+fn maintenance_cause(node: &Node, report: Option<&Report>) -> Option<String> {
+    if node.maintenance {
+        Some("operator".to_owned())
+    } else if report.is_some_and(|report| report.leaving) {
+        Some("shutdown".to_owned())
+    } else {
+        None
+    }
+}
+
+fn node_warnings(report: &Report, verdict: &Verdict) -> Vec<String> {
+    let mut warnings = report.warnings.clone();
+    if let Some(failed) = &report.failed {
+        warnings.push(failed.clone());
+    }
+    if let Verdict::Dead(why) = verdict {
+        warnings.push(why.clone());
+    }
+    warnings
+}
+
+fn warnings(record: &Record) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let candidates = record.nodes.values().filter(|node| node.candidate_priority > 0).count();
+    if record.nodes.len() > 1 && candidates < 2 {
+        warnings.push(format!(
+            "only {candidates} of {} nodes may become primary by itself; give at least two a candidate priority above 0",
+            record.nodes.len()
+        ));
+    }
+    if record.regressed {
+        warnings.push(
+            "this monitor's database is an old copy: keepers know later decisions; nothing is decided until it is repaired".to_owned(),
+        );
+    }
+    warnings
+}

@@ -1,0 +1,140 @@
+//! What the monitor sees of the nodes: volatile, lost with the process, never a reason for anything
+//! that must be durable.
+
+use crate::Millis;
+use shared::ids::NodeId;
+use shared::lsn::Position;
+use shared::report::{Replica, Report};
+use std::collections::BTreeMap;
+
+/// What is seen of all nodes at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// When this process began to watch, or woke after it was frozen.
+    pub watching_since: Millis,
+    /// When the group's phase was entered, on this process's clock.
+    pub phase_since: Millis,
+    /// When the last lease that any primary may hold ends; a whole lease after the start at least.
+    pub leases_end: Millis,
+    /// A primary was told that it needs no lease.
+    pub unlimited_lease: bool,
+    /// What is seen of each node.
+    pub nodes: BTreeMap<NodeId, Evidence>,
+}
+
+/// What is seen of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Its newest report.
+    pub report: Option<Report>,
+    /// When that came.
+    pub reported_at: Millis,
+    /// Its connection was closed without a new report since.
+    pub closed: bool,
+    /// What a connection to its keeper's REST interface gave.
+    pub keeper: Probe,
+    /// What a connection to its Postgres gave.
+    pub postgres: Probe,
+    /// What its peers see of it.
+    pub peers: BTreeMap<NodeId, Probe>,
+    /// As a standby: since when the primary's reports have not shown it streaming.
+    pub absent_since: Option<Millis>,
+}
+
+/// The result of a probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// Not tried.
+    #[default]
+    Unknown,
+    /// It answered.
+    Answered(Millis),
+    /// The host answers, the process is not there.
+    Refused(Millis),
+    /// Nothing came back in time.
+    Silent(Millis),
+}
+
+impl Probe {
+    fn at(self) -> Option<Millis> {
+        match self {
+            Self::Unknown => None,
+            Self::Answered(at) | Self::Refused(at) | Self::Silent(at) => Some(at),
+        }
+    }
+
+    /// This result if it is no older than `since`.
+    #[must_use]
+    pub fn newer_than(self, since: Millis) -> Self {
+        if self.at().is_some_and(|at| at >= since) { self } else { Self::Unknown }
+    }
+}
+
+impl View {
+    /// The view of a monitor that has just started.
+    pub fn starting(now: Millis, lease_ms: u64) -> Self {
+        Self {
+            watching_since: now,
+            phase_since: now,
+            // A former process may have granted one up to its last instant.
+            leases_end: now.plus(lease_ms),
+            unlimited_lease: false,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The monitor was frozen: what it saw before says nothing about the time in between.
+    pub fn woke(&mut self, now: Millis) {
+        self.watching_since = now;
+    }
+
+    /// The newest report of a node.
+    pub fn report(&self, id: NodeId) -> Option<&Report> {
+        self.nodes.get(&id)?.report.as_ref()
+    }
+
+    /// Takes in a report; `false` if it is older than what is known.
+    pub fn take_report(&mut self, id: NodeId, report: Report, now: Millis) -> bool {
+        let evidence = self.nodes.entry(id).or_default();
+        let late = evidence
+            .report
+            .as_ref()
+            .is_some_and(|last| last.keeper == report.keeper && last.seq >= report.seq);
+        if late {
+            return false;
+        }
+        evidence.reported_at = now;
+        evidence.closed = false;
+        evidence.report = Some(report);
+        true
+    }
+
+    /// Follows which standbys the primary shows as streaming.
+    pub fn track_replicas(&mut self, primary: NodeId, members: &[NodeId], now: Millis) {
+        let streaming: Vec<_> = self
+            .report(primary)
+            .map(|report| {
+                report.replicas.iter().filter(|r| is_streaming(r)).map(|r| r.node).collect()
+            })
+            .unwrap_or_default();
+        for id in members {
+            let evidence = self.nodes.entry(*id).or_default();
+            if streaming.contains(id) {
+                evidence.absent_since = None;
+            } else {
+                evidence.absent_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// The position at which a node is sealed under this ticket.
+    pub fn sealed_position(&self, id: NodeId, ticket: shared::ids::Ticket) -> Option<Position> {
+        let sealed = self.report(id)?.sealed?;
+        if sealed.ticket == ticket { sealed.position } else { None }
+    }
+}
+
+/// Whether a row of pg_stat_replication is one that acknowledges.
+pub fn is_streaming(replica: &Replica) -> bool {
+    replica.state == "streaming"
+}

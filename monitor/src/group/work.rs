@@ -1,0 +1,304 @@
+//! What a group's task has under way at the database, and what it does with the outcome.
+//!
+//! After a commit whose outcome is unknown the record is read again before anything is decided: it is
+//! either as it was, or the decision that was being stored.
+
+use super::{Context, Task, Watched};
+use crate::{http, secret};
+use fsm::group::request::Reply;
+use fsm::group::{join, request};
+use fsm::{Decision, Millis, Now, Record};
+use futures::future::BoxFuture;
+use shared::api::{Action, ApiError, JoinRequest, OperationResult};
+use shared::ids::Revision;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+use super::command::JoinReply;
+use crate::store::{CommitError, Receipt, StoreError};
+
+/// How long to wait before the database is tried again, at first and at most.
+const RETRY_MS: (u64, u64) = (50, 1000);
+
+/// Something asked for that needs a decision.
+pub(super) enum Request {
+    Action {
+        action: Action,
+        key: Option<String>,
+        reply: oneshot::Sender<Result<OperationResult, ApiError>>,
+    },
+    Join { request: Box<JoinRequest>, reply: oneshot::Sender<JoinReply> },
+}
+
+impl Request {
+    /// Answers with a refusal. Nobody listens if the asker has gone, here and below.
+    pub(super) fn refuse(self, error: ApiError) {
+        match self {
+            Self::Action { reply, .. } => drop(reply.send(Err(error))),
+            Self::Join { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Whom to tell once a decision is durable.
+pub(super) enum Asker {
+    Action { result: OperationResult, reply: oneshot::Sender<Result<OperationResult, ApiError>> },
+    Join { answer: JoinReply, reply: oneshot::Sender<JoinReply> },
+}
+
+impl Asker {
+    fn tell(self) {
+        match self {
+            Self::Action { result, reply } => drop(reply.send(Ok(result))),
+            Self::Join { answer, reply } => drop(reply.send(answer)),
+        }
+    }
+
+    fn refuse(self, error: ApiError) {
+        match self {
+            Self::Action { reply, .. } => drop(reply.send(Err(error))),
+            Self::Join { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// What came of it.
+pub(super) enum Done {
+    Committed {
+        decision: Box<Decision>,
+        asker: Option<Asker>,
+        begun: Millis,
+        result: Result<(), CommitError>,
+    },
+    Loaded(Result<Option<Record>, StoreError>),
+}
+
+/// The state of a group's dealings with the database.
+pub(super) struct Work {
+    under_way: Option<BoxFuture<'static, Done>>,
+    /// Tried again at this time, after a wait of so many milliseconds.
+    away: Option<(Millis, u64)>,
+    /// The decision whose commit has an unknown outcome.
+    unsettled: Option<Box<Decision>>,
+}
+
+impl Work {
+    pub(super) fn new() -> Self {
+        Self { under_way: None, away: None, unsettled: None }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
+    pub(super) fn may_retry(&self, now: Millis) -> bool {
+        self.away.is_some_and(|(at, _)| now >= at)
+    }
+
+    /// Begins to store a decision.
+    pub(super) fn commit(
+        &mut self,
+        context: &Arc<Context>,
+        record: &Record,
+        decision: Decision,
+        ask: Option<(Asker, Option<Receipt>)>,
+        begun: Millis,
+    ) {
+        let (store, expected) = (context.store.clone(), record.revision);
+        let (asker, receipt) = ask.map_or((None, None), |(asker, receipt)| (Some(asker), receipt));
+        let decision = Box::new(decision);
+        self.under_way = Some(Box::pin(async move {
+            let result = store.commit(expected, &decision, receipt.as_ref()).await;
+            Done::Committed { decision, asker, begun, result }
+        }));
+    }
+
+    /// Begins to read the record again.
+    pub(super) fn reload(&mut self, context: &Arc<Context>, record: &Record) {
+        let store = context.store.clone();
+        let (formation, group) = (record.formation.clone(), record.group);
+        self.under_way =
+            Some(Box::pin(
+                async move { Done::Loaded(store.load_record(&formation, group).await) },
+            ));
+    }
+
+    /// Waits for what is under way; for ever if nothing is. Can be dropped and called again.
+    pub(super) async fn finished(&mut self) -> Done {
+        let done = match self.under_way.as_mut() {
+            Some(work) => work.await,
+            None => std::future::pending().await,
+        };
+        self.under_way = None;
+        done
+    }
+
+    fn back_off(&mut self, now: Millis) {
+        let (first, most) = RETRY_MS;
+        let wait = self.away.map_or(first, |(_, wait)| wait.saturating_mul(2).min(most));
+        self.away = Some((now.plus(wait), wait));
+    }
+}
+
+impl Task {
+    /// Applies what an operator or a keeper asks for.
+    pub(super) fn serve_request(&mut self, request: Request, now: Now) {
+        match request {
+            Request::Action { action, key, reply } => {
+                match request::apply(&self.record, &self.view, &action, now) {
+                    Err(error) => drop(reply.send(Err(error))),
+                    Ok(Reply::Already(result)) => drop(reply.send(Ok(result))),
+                    Ok(Reply::Decided(decision, result)) => {
+                        let receipt = key.map(|key| receipt(key, &action, &result));
+                        let ask = Some((Asker::Action { result, reply }, receipt));
+                        self.work.commit(&self.context, &self.record, *decision, ask, now.mono);
+                    }
+                }
+            }
+            Request::Join { request, reply } => {
+                match join::join(&self.record, &request, &secret::generate(), now) {
+                    Err(error) => drop(reply.send(Err(error))),
+                    Ok(joined) => {
+                        let next = joined.decision.as_ref().map_or(&self.record, |d| &d.record);
+                        let answer = next
+                            .identity_of(joined.node)
+                            .map(|identity| (identity, next.group, next.settings.timers()))
+                            .ok_or_else(|| http::internal("the node that joined is not there"));
+                        let asker = Asker::Join { answer, reply };
+                        match joined.decision {
+                            None => asker.tell(),
+                            Some(decision) => {
+                                let ask = Some((asker, None));
+                                let begun = now.mono;
+                                self.work.commit(&self.context, &self.record, *decision, ask, begun);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with what the database has done.
+    pub(super) fn take_work(&mut self, done: Done, now: Now) {
+        match done {
+            Done::Committed { decision, asker, begun, result: Ok(()) } => {
+                self.context.metrics.decision(now.mono.since(begun));
+                self.adopt(*decision, now);
+                self.store_is_back();
+                if let Some(asker) = asker {
+                    asker.tell();
+                }
+            }
+            Done::Committed { decision, asker, result: Err(error), .. } => {
+                if let Some(asker) = asker {
+                    asker.refuse(http::store_away());
+                }
+                self.commit_failed(decision, &error, now);
+            }
+            Done::Loaded(Ok(Some(record))) => self.take_loaded(record, now),
+            Done::Loaded(Ok(None)) => {
+                tracing::info!(formation.id = %self.record.formation, "the formation is gone");
+                self.gone = true;
+            }
+            Done::Loaded(Err(error)) => {
+                self.work.back_off(now.mono);
+                if !error.is_away() {
+                    self.log_failure(&error);
+                }
+            }
+        }
+    }
+
+    fn commit_failed(&mut self, decision: Box<Decision>, error: &CommitError, now: Now) {
+        match error {
+            CommitError::Store(store) => {
+                if self.work.away.is_none() {
+                    self.log_failure(store);
+                }
+                self.work.unsettled = Some(decision);
+                self.work.back_off(now.mono);
+            }
+            CommitError::Stale(_) => {
+                // The same record as the one just read: somebody else writes. Not at full speed.
+                self.work.back_off(now.mono);
+                self.work.reload(&self.context, &self.record);
+            }
+            CommitError::Invalid(_) => {
+                tracing::error!(formation.id = %self.record.formation, "{error}");
+                self.work.away = Some((now.mono.plus(RETRY_MS.1), RETRY_MS.1));
+            }
+        }
+    }
+
+    fn log_failure(&self, error: &StoreError) {
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(
+            formation.id = %self.record.formation,
+            "{error} ({cause}): nothing is decided until it is back, keepers are still answered"
+        );
+    }
+
+    fn store_is_back(&mut self) {
+        if self.work.away.take().is_some() {
+            tracing::info!(formation.id = %self.record.formation, "the monitor's database is back");
+        }
+    }
+
+    /// The record as it is stored, after an outcome was unknown or somebody else wrote it.
+    fn take_loaded(&mut self, record: Record, now: Now) {
+        let unsettled = self.work.unsettled.take();
+        let known: Revision = self.record.revision;
+        if let Some(decision) = unsettled.filter(|decision| decision.record == record) {
+            self.adopt(*decision, now);
+        } else if record != self.record {
+            tracing::error!(
+                formation.id = %self.record.formation,
+                "the record was changed by somebody else (revision {known} became {}): does a \
+                 second monitor use this database?",
+                record.revision
+            );
+            self.feed.clear();
+            self.adopt(Decision { record, events: Vec::new() }, now);
+            // Like a monitor that has just started: with a ticket of its own.
+            let started = self.record.monitor_started(now);
+            self.work.commit(&self.context, &self.record, started, None, now.mono);
+        }
+        self.store_is_back();
+    }
+
+    /// The decision is durable: it is what holds from now on.
+    fn adopt(&mut self, decision: Decision, now: Now) {
+        let Decision { record, events } = decision;
+        if record.phase != self.record.phase || record.epoch != self.record.epoch {
+            self.view.phase_since = now.mono;
+        }
+        self.view.nodes.retain(|id, _| record.nodes.contains_key(id));
+        for event in &events {
+            self.context.metrics.event(&event.kind);
+            tracing::info!(
+                formation.id = %record.formation,
+                group.id = record.group.0,
+                node.id = event.node_id.map(|id| id.0),
+                rule = %event.rule,
+                "{}",
+                event.reason
+            );
+        }
+        self.record = record;
+        self.feed.push(events);
+        self.watched.send_replace(Watched {
+            revision: self.record.revision,
+            newest_event: self.record.next_event.saturating_sub(1),
+        });
+    }
+}
+
+fn receipt(key: String, action: &Action, result: &OperationResult) -> Receipt {
+    let request = serde_json::to_value(action).unwrap_or_default();
+    Receipt { key, request, result: result.clone() }
+}
