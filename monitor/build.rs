@@ -2,5 +2,5 @@
 
 fn main() {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "cargo:rerun-if-changed=../migrations");
+    drop(writeln!(std::io::stdout(), "cargo:rerun-if-changed=../migrations"));
 }

@@ -5,8 +5,8 @@ use crate::context::{CommonArgs, Context};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{logging, output, version};
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser};
 use std::ffi::OsString;
 
 /// Operates PostgreSQL clusters that pgtandem keeps available
@@ -30,14 +30,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         Err(error) => return usage(&error, args.iter().any(|arg| arg == "--json")),
     };
     let mut as_json = cli.common.json;
-    let result = Context::new(cli.common).and_then(|context| {
-        as_json = context.json;
-        match cli.command {
-            _ if cli.version => version::print(as_json).map(|()| Exit::Done),
-            Some(command) => run_command(command, &context),
-            None => Err(no_command()),
-        }
-    });
+    let result = match cli.command {
+        _ if cli.version => version::print(as_json).map(|()| Exit::Done),
+        Some(command) => Context::new(cli.common).and_then(|context| {
+            as_json = context.json;
+            run_command(command, &context)
+        }),
+        None => Err(no_command()),
+    };
     result.unwrap_or_else(|failure| fail(&failure, as_json))
 }
 
@@ -46,7 +46,10 @@ fn run_command(command: Command, context: &Context) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Internal, "runtime", error.to_string()))?;
-    runtime.block_on(command.run(context))
+    let result = runtime.block_on(command.run(context));
+    // A name server that does not answer keeps its thread: it is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// Help goes to standard output and ends well; all else about the arguments is exit code 1.
@@ -67,8 +70,8 @@ fn usage(error: &clap::Error, as_json: bool) -> Exit {
 }
 
 fn no_command() -> Failure {
-    let help = Cli::command().render_help();
-    Failure::new(Exit::BadArguments, "bad_arguments", format!("a command is missing\n\n{help}"))
+    let message = "a command is missing; `pgtandem --help` lists them";
+    Failure::new(Exit::BadArguments, "bad_arguments", message)
 }
 
 fn fail(failure: &Failure, as_json: bool) -> Exit {
@@ -83,6 +86,7 @@ fn fail(failure: &Failure, as_json: bool) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn definition_is_sound() {
@@ -122,7 +126,8 @@ mod tests {
             "pgtandem maintenance on node1 --allow-failover",
             "pgtandem maintenance off node1",
             "pgtandem set node node1 candidate-priority 0",
-            "pgtandem set formation number-sync-standbys 1",
+            "pgtandem set formation number-sync-standbys 1 --json",
+            "pgtandem set node node1 candidate-priority -1",
             "pgtandem get node node1 zone",
             "pgtandem get formation",
             "pgtandem drop node node1 --force",
@@ -133,6 +138,7 @@ mod tests {
             line(text).unwrap();
         }
         assert!(line("pgtandem set node node1 no-such-key 1").is_err());
+        assert!(line("pgtandem set node node1 zone --json").is_err());
         assert!(line("pgtandem status --monitor https://m1").is_err());
     }
 }

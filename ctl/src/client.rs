@@ -1,9 +1,10 @@
 //! One method for each request that the monitor serves.
 //!
 //! The client has a list of ways to reach the monitor and stays with the one that answered last. A
-//! request goes on to the next one when it gets no answer, or 502 or 503; that is safe because
-//! every request here can be sent again: it reads, or is idempotent, or carries an idempotency key.
-//! Retrying later is left to the caller, who knows for how long that makes sense.
+//! request goes on to the next one when it gets no answer, or 502 or 503, or an error that is not in
+//! the monitor's form. That is safe because every request here can be sent again: it reads, or is
+//! idempotent, or carries an idempotency key. Retrying later is left to the caller, who knows for how
+//! long that makes sense.
 
 mod answer;
 mod error;
@@ -56,8 +57,10 @@ impl Client {
 
     /// Registers a node, or says that it has moved.
     pub async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ClientError> {
-        let answer = self.send(Call::new(Method::POST, &["v1", "join"]).body(request)?).await?;
-        answer.dropped_if_gone()?.json()
+        let call = Call::new(Method::POST, &["v1", "join"])
+            .idempotency_key(&idempotency_key())
+            .body(request)?;
+        self.send(call).await?.dropped_if_gone()?.json()
     }
 
     /// Delivers an observation and waits up to `wait_ms` for a new goal. `timeout` limits all of it,
@@ -71,6 +74,7 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let node = identity.node_id.to_string();
         let call = Call::new(Method::POST, &["v1", "nodes", &node, "report"])
+            .query("formation", &identity.formation)
             .query("wait_ms", &wait_ms)
             .bearer(&identity.secret)
             .body(report)?

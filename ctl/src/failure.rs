@@ -40,25 +40,19 @@ impl Failure {
 
     /// The error as it is shown; its code is the exit code.
     pub fn to_api_error(&self) -> ApiError {
-        let stated = |exit: Exit, reason: &str| ApiError {
-            code: exit.code(),
+        let internal = |reason: &str| ApiError {
+            code: Exit::Internal.code(),
             reason: reason.to_owned(),
             message: self.to_string(),
             nodes: Vec::new(),
         };
-        match self {
-            Self::Client(ClientError::Api { error, .. }) | Self::Here(error) => {
-                ApiError { code: Exit::of_error(error.code).code(), ..error.clone() }
-            }
-            Self::Client(ClientError::Unreachable { .. }) => {
-                stated(Exit::Unreachable, "monitor_unreachable")
-            }
-            Self::Client(ClientError::Dropped) => stated(Exit::Refused, "dropped"),
-            Self::Client(ClientError::Protocol { .. }) => stated(Exit::Internal, "protocol"),
-            Self::Client(ClientError::Setup(_)) => stated(Exit::Internal, "setup"),
-            Self::Output(_) => stated(Exit::Internal, "output"),
-            Self::Json(_) => stated(Exit::Internal, "json"),
-        }
+        let error = match self {
+            Self::Client(error) => error.to_api_error(),
+            Self::Here(error) => error.clone(),
+            Self::Output(_) => internal("output"),
+            Self::Json(_) => internal("json"),
+        };
+        ApiError { code: Exit::of_error(error.code).code(), ..error }
     }
 }
 

@@ -40,6 +40,28 @@ pub fn error(error: &ApiError, as_json: bool) {
     note(&format!("pgtandem: {}{nodes}", error.message));
 }
 
+/// Troubles while something is followed: each is told once, however often it comes back.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    told: Option<String>,
+}
+
+impl Troubles {
+    /// Tells a trouble that is not the one told last.
+    pub fn tell(&mut self, trouble: &impl ToString) {
+        let trouble = Some(trouble.to_string());
+        if self.told != trouble {
+            note(&format!("pgtandem: {}; trying again", trouble.as_deref().unwrap_or_default()));
+            self.told = trouble;
+        }
+    }
+
+    /// From now on, the same trouble is news again.
+    pub fn over(&mut self) {
+        self.told = None;
+    }
+}
+
 fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -24,7 +24,7 @@ fn formation() -> FormationId {
 }
 
 fn identity() -> Identity {
-    Identity { node_id: NodeId(2), secret: "s3cret".to_owned() }
+    Identity { formation: formation(), node_id: NodeId(2), secret: "s3cret".to_owned() }
 }
 
 fn report() -> Report {
@@ -72,9 +72,10 @@ const SHORT: Duration = Duration::from_secs(2);
 #[tokio::test]
 async fn goes_on_to_the_one_that_answers_and_stays_there() {
     let (starting, asked) = always(StatusCode::SERVICE_UNAVAILABLE, "");
-    let (first, second) = (serve(starting).await, nobody().await);
-    let third = serve(no_formations()).await;
-    let client = client(&[&first, &second, &third]);
+    let stray = always(StatusCode::NOT_FOUND, "<html>").0;
+    let (first, second, third) = (serve(starting).await, nobody().await, serve(stray).await);
+    let last = serve(no_formations()).await;
+    let client = client(&[&first, &second, &third, &last]);
     for _ in 0..3 {
         assert_eq!(client.formations().await.unwrap(), []);
     }

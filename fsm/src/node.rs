@@ -1,1 +1,10 @@
-//! The keeper's side.
+//! The keeper's side: what to do next on one node, and whether a primary may go on.
+
+pub mod lease;
+pub mod plan;
+pub mod primary;
+pub mod standby;
+pub mod view;
+
+pub use plan::{Plan, Step, plan};
+pub use view::{Data, File, LocalView, Process, Server, Sync, Upstream};

@@ -1,1 +1,15 @@
+//! The keeper: one per data node. It looks at what Postgres really is, compares it with the goal that
+//! the monitor gave, takes the next step, and reports; and it stops a primary that has lost its proof
+//! of being one. What the next step is, and whether the proof holds, is decided in `fsm::node`.
 
+pub mod agent;
+pub mod clock;
+pub mod config;
+pub mod guard;
+pub mod link;
+pub mod local;
+pub mod managed;
+pub mod node;
+pub mod rest;
+pub mod state;
+pub mod steps;

@@ -11,17 +11,18 @@ mod feed;
 mod handle;
 mod work;
 
-pub use command::{Command, JoinReply, ReportReply, Watched};
+pub use command::{Command, JoinReply, ReportRefused, ReportReply, Watched};
 pub use feed::Feed;
 pub use handle::{Closed, Group};
 
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::probe::{Finding, Prober};
-use crate::store::Store;
+use crate::store::{Receipt, Store};
 use answers::Answers;
+use fsm::group::{Record, View};
 use fsm::group::{detector, rules};
-use fsm::{Millis, Now, Record, View};
+use fsm::{Millis, Now};
 use shared::api::{ApiError, RolePasswords};
 use shared::ids::NodeId;
 use shared::report::Report;
@@ -49,8 +50,6 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The passwords of the formation's roles.
     pub passwords: RolePasswords,
-    /// All ways to reach this monitor.
-    pub monitors: Vec<String>,
     /// Becomes true when the process ends.
     pub stopping: watch::Receiver<bool>,
 }
@@ -66,7 +65,13 @@ struct Task {
     watched: watch::Sender<Watched>,
     work: Work,
     requests: VecDeque<Request>,
+    /// What was answered to the newest requests that carried a key.
+    receipts: VecDeque<Receipt>,
     rounds: u32,
+    /// The ticket of this process is durable: nothing is told to anyone before (rule 2).
+    started: bool,
+    /// When the task last went to wait, and how long at most.
+    waiting: (Millis, u64),
     /// The group was dropped.
     gone: bool,
 }
@@ -74,9 +79,9 @@ struct Task {
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut stopping = self.context.stopping.clone();
+        self.advance(clock::now());
         while !self.gone {
             let wait = self.next_wake();
-            let asleep_since = clock::millis();
             tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => break,
@@ -87,7 +92,7 @@ impl Task {
                 },
                 () = tokio::time::sleep(Duration::from_millis(wait)) => self.rounds = 0,
             }
-            self.notice_freeze(asleep_since, wait);
+            self.notice_freeze();
             // Everything that has come meanwhile is looked at before anything is decided.
             for _ in 0..commands.len() {
                 if let Ok(command) = commands.try_recv() {
@@ -95,12 +100,17 @@ impl Task {
                 }
             }
             let now = clock::now();
+            self.track_replicas(now.mono);
             self.advance(now);
-            self.answers.refresh(&self.record, &self.view);
-            self.answers.answer(&self.record, &mut self.view, now.mono);
+            if self.started {
+                self.answers.refresh(&self.record, &self.view);
+                self.answers.answer(&self.record, &mut self.view, now.mono);
+            }
             self.probe(now.mono);
         }
-        self.answers.answer_all(&self.record, &mut self.view, clock::millis());
+        if self.started {
+            self.answers.answer_all(&self.record, &mut self.view, clock::millis());
+        }
         tracing::debug!(formation.id = %self.record.formation, "the group's task has ended");
     }
 
@@ -109,16 +119,20 @@ impl Task {
     }
 
     /// How long nothing needs to be looked at, in milliseconds.
-    fn next_wake(&self) -> u64 {
+    fn next_wake(&mut self) -> u64 {
         let tick = (self.timers().report_interval_ms / 4).max(SHORTEST_TICK_MS);
         let now = clock::millis();
-        self.answers.next_deadline().map_or(tick, |deadline| deadline.since(now).clamp(1, tick))
+        let deadline = self.answers.next_deadline();
+        let wait = deadline.map_or(tick, |deadline| deadline.since(now).clamp(1, tick));
+        self.waiting = (now, wait);
+        wait
     }
 
     /// A process that was stopped, or a machine that slept, has not seen what happened meanwhile.
-    fn notice_freeze(&mut self, asleep_since: Millis, wait: u64) {
+    fn notice_freeze(&mut self) {
         let now = clock::millis();
-        let late = now.since(asleep_since).saturating_sub(wait);
+        let (since, wait) = self.waiting;
+        let late = now.since(since).saturating_sub(wait);
         if late > self.timers().node_timeout_ms / 2 {
             self.view.woke(now);
             tracing::warn!(
@@ -153,9 +167,12 @@ impl Task {
     fn take_report(&mut self, node: NodeId, report: Report, now: Millis) {
         self.context.metrics.report();
         if !self.view.take_report(node, report, now) {
-            return;
+            tracing::debug!(node.id = node.0, "a late report of node {node} is ignored");
         }
-        if let Some(primary) = self.record.primary.filter(|primary| *primary == node) {
+    }
+
+    fn track_replicas(&mut self, now: Millis) {
+        if let Some(primary) = self.record.primary {
             let members: Vec<_> =
                 self.record.nodes.keys().copied().filter(|id| *id != primary).collect();
             self.view.track_replicas(primary, &members, now);
@@ -225,6 +242,10 @@ impl Task {
             }
             return;
         }
+        if !self.started {
+            self.commit(self.record.monitor_started(now));
+            return;
+        }
         while let Some(request) = self.requests.pop_front() {
             self.serve_request(request, now);
             if self.work.is_busy() {
@@ -242,7 +263,7 @@ impl Task {
                     "the group has not settled after {ROUNDS} decisions in a row: waiting"
                 );
             }
-            self.work.commit(&self.context, &self.record, decision, None, now.mono);
+            self.commit(decision);
         } else {
             self.rounds = 0;
         }

@@ -11,13 +11,12 @@ mod tokens;
 
 pub use formations::Stored;
 
-use fsm::{Decision, Record};
+use fsm::group::{Decision, Record};
 use shared::api::OperationResult;
 use shared::ids::{FormationId, GroupId, Revision};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{PgPool, Postgres, Transaction};
-use std::future::Future;
 use std::time::Duration;
 
 /// The schema's migrations, forward only.
@@ -117,16 +116,14 @@ pub struct Store {
 impl Store {
     /// A store over this database; connects when it is used.
     pub fn new(options: PgConnectOptions) -> Self {
-        let options = options
-            .application_name("pgtandem-monitor")
-            .options([
-                ("search_path", "pgtandem"),
-                ("statement_timeout", "5s"),
-                ("lock_timeout", "4s"),
-                ("idle_in_transaction_session_timeout", "10s"),
-                // A decision that was told to a keeper must not be lost.
-                ("synchronous_commit", "on"),
-            ]);
+        let options = options.application_name("pgtandem-monitor").options([
+            ("search_path", "pgtandem"),
+            ("statement_timeout", "5s"),
+            ("lock_timeout", "4s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            // A decision that was told to a keeper must not be lost.
+            ("synchronous_commit", "on"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_LIMIT)
@@ -302,7 +299,8 @@ fn checked(record: Record) -> Result<Record, StoreError> {
     match record.validate() {
         Ok(()) => Ok(record),
         Err(error) => {
-            let what = format!("the record of formation {} group {}", record.formation, record.group);
+            let what =
+                format!("the record of formation {} group {}", record.formation, record.group);
             Err(damaged(&what, &error))
         }
     }

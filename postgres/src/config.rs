@@ -83,10 +83,10 @@ impl ManagedConfig {
     pub fn render(&self) -> String {
         let mut text = String::from(HEADER);
         for (key, value) in &self.notes {
-            text.push_str(&format!("{NOTE}{key} = {}\n", quote(value)));
+            text.extend([NOTE, key, " = ", &quote(value), "\n"]);
         }
         for (name, value) in &self.settings {
-            text.push_str(&format!("{name} = {}\n", quote(value)));
+            text.extend([name, " = ", &quote(value), "\n"]);
         }
         text
     }
@@ -100,7 +100,8 @@ impl ManagedConfig {
                 None if line.starts_with('#') || line.is_empty() => continue,
                 None => (&mut config.settings, line),
             };
-            let pair = rest.split_once(" = ").and_then(|(name, value)| Some((name, unquote(value)?)));
+            let pair =
+                rest.split_once(" = ").and_then(|(name, value)| Some((name, unquote(value)?)));
             let Some((name, value)) = pair else {
                 return Err(ConfigError::Unreadable { line: index + 1, text: line.to_owned() });
             };

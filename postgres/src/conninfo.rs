@@ -71,10 +71,10 @@ pub fn write_passfile(
     owner: &Owner,
 ) -> Result<Written, DurableError> {
     let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let content: String = passwords
-        .iter()
-        .map(|(user, password)| format!("*:*:*:{}:{}\n", escape(user), escape(password)))
-        .collect();
+    let mut content = String::new();
+    for (user, password) in passwords {
+        content.extend(["*:*:*:", &escape(user), ":", &escape(password), "\n"]);
+    }
     durable::write(path, content.as_bytes(), 0o600, owner)
 }
 

@@ -1,4 +1,4 @@
-//! The control file as `pg_controldata` prints it (src/bin/pg_controldata in PostgreSQL).
+//! The control file as `pg_controldata` prints it (`pg_controldata.c` in PostgreSQL).
 //!
 //! Read with the server up or down. It lags behind a running server: it changes at checkpoints and
 //! restartpoints only. Not here: where the log ends ([`crate::waldump`]).
@@ -179,5 +179,67 @@ impl FromStr for ClusterState {
             "in production" => Self::InProduction,
             other => return Err(UnknownState(other.to_owned())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STANDBY: &str = include_str!("../tests/fixtures/controldata_standby.txt");
+
+    #[test]
+    fn a_standby_is_read() {
+        let control = ControlData::parse(STANDBY).unwrap();
+        assert_eq!(
+            control,
+            ControlData {
+                system_identifier: SystemIdentifier(7_710_328_094_909_850_761),
+                state: ClusterState::InArchiveRecovery,
+                checkpoint: "0/1500718".parse().unwrap(),
+                redo: "0/15006E0".parse().unwrap(),
+                timeline: TimelineId(3),
+                min_recovery_end: Some("0/1A0F648".parse().unwrap()),
+                min_recovery_timeline: Some(TimelineId(5)),
+                backup_end_required: false,
+                checksums: true,
+                wal_log_hints: true,
+                wal_segment_size: 16 << 20,
+                wal_block_size: 8192,
+            }
+        );
+    }
+
+    #[test]
+    fn all_states_are_known() {
+        let states = [
+            ("starting up", ClusterState::StartingUp),
+            ("shut down", ClusterState::ShutDown),
+            ("shut down in recovery", ClusterState::ShutDownInRecovery),
+            ("shutting down", ClusterState::ShuttingDown),
+            ("in crash recovery", ClusterState::InCrashRecovery),
+            ("in archive recovery", ClusterState::InArchiveRecovery),
+            ("in production", ClusterState::InProduction),
+        ];
+        for (text, state) in states {
+            let changed = STANDBY.replace("in archive recovery", text);
+            assert_eq!(ControlData::parse(&changed).unwrap().state, state);
+        }
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        let parse = |from: &str, to: &str| ControlData::parse(&STANDBY.replace(from, to));
+        assert!(matches!(
+            parse("WAL block size", "WAL page size"),
+            Err(ControlError::Missing("WAL block size"))
+        ));
+        assert!(matches!(parse("0/1500718", "nowhere"), Err(ControlError::Unreadable { .. })));
+        assert!(matches!(
+            parse("in archive recovery", "asleep"),
+            Err(ControlError::Unreadable { label: "Database cluster state", .. })
+        ));
+        let torn = format!("WARNING: Calculated CRC checksum does not match value\n{STANDBY}");
+        assert!(matches!(ControlData::parse(&torn), Err(ControlError::Corrupt)));
     }
 }

@@ -38,9 +38,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Names one; nothing is looked at.
+    /// Names one; nothing is looked at. Made absolute, since programs are not run in the present
+    /// working directory.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        let path = path.into();
+        Self { path: std::path::absolute(&path).unwrap_or(path) }
     }
 
     /// The path.

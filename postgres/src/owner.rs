@@ -64,16 +64,12 @@ impl Owner {
 
     /// Looks a name up in `/etc/passwd`, then with `getent` (for directories such as LDAP).
     pub fn by_name(name: &str) -> Result<Self, OwnerError> {
-        lookup(name, |owner| owner.name == name)
-            .ok_or_else(|| OwnerError::Unknown(name.to_owned()))
+        lookup(name, |owner| owner.name == name).ok_or_else(|| OwnerError::Unknown(name.to_owned()))
     }
 
     /// The user that this process runs as.
     pub fn current() -> Self {
-        Self::by_uid(
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        )
+        Self::by_uid(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     }
 
     /// The user that a cluster at `data_dir` belongs to or would belong to: this process's own, or

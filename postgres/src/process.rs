@@ -28,9 +28,12 @@ pub struct Process {
 impl Process {
     /// Takes hold of a process; `None` where there is none of that number. Needs a tokio runtime.
     pub fn open(pid: i32) -> io::Result<Option<Self>> {
-        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+        if pid <= 0 {
+            return Ok(None);
+        }
+        let Some(pid) = Pid::from_raw(pid) else { return Ok(None) };
         match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(fd) => Ok(Some(Self { pid, fd: AsyncFd::with_interest(fd, Interest::READABLE)? })),
+            Ok(fd) => Ok(Some(Self { pid, fd: watch(fd)? })),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -54,9 +57,8 @@ impl Process {
         while self.is_alive() {
             match self.fd.readable().await {
                 Ok(mut guard) if self.is_alive() => guard.clear_ready(),
-                Ok(_) => return,
-                // The runtime is shutting down.
-                Err(_) => return,
+                // It has ended, or the runtime is shutting down.
+                Ok(_) | Err(_) => return,
             }
         }
     }
@@ -70,12 +72,29 @@ impl Process {
     }
 }
 
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, which is forbidden here; an owned descriptor keeps its contract"
+)]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
 /// Whether a process is a Postgres server process of this data directory: it is called postgres and
 /// has the directory (canonical) as its working directory, as the postmaster and all its children do.
 pub fn is_postgres_of(pid: i32, data_dir: &Path) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let in_it = fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == data_dir);
     in_it && matches!(name(&proc).as_deref(), Some("postgres" | "postmaster"))
+}
+
+/// Whether this is a server process that has ended and that its parent has not waited for yet.
+pub fn is_dead_postgres(pid: i32) -> bool {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
+    // `pid (name) state ...`; the name may have any character (proc_pid_stat(5)).
+    let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    zombie && matches!(name(&proc).as_deref(), Some("postgres" | "postmaster"))
 }
 
 /// The server processes of a data directory (canonical), the postmaster included.
@@ -119,8 +138,13 @@ async fn end_all(find: impl Fn() -> Vec<i32>, patience: Duration) -> bool {
     for process in find().into_iter().filter_map(|pid| Process::open(pid).ok().flatten()) {
         // Looked at again through the pidfd's process, since the number may have changed hands.
         if find().contains(&process.pid()) {
-            tracing::warn!(pid = process.pid(), "killing a left-over process of the data directory");
-            let _ = process.signal(Signal::KILL);
+            tracing::warn!(
+                pid = process.pid(),
+                "killing a left-over process of the data directory"
+            );
+            if let Err(error) = process.signal(Signal::KILL) {
+                tracing::warn!(pid = process.pid(), %error, "cannot kill the process");
+            }
         }
     }
     // A killed process still has to leave the kernel; with a stuck disk that may take for ever.

@@ -131,13 +131,11 @@ impl Programs {
                 }
             }
         }
-        match incomplete {
-            Some((program, dir)) => Err(ProgramsError::Incomplete { program, dir }),
-            None => {
-                let shown: Vec<String> = dirs.iter().map(|d| d.display().to_string()).collect();
-                Err(ProgramsError::NotFound { searched: shown.join(", ") })
-            }
+        if let Some((program, dir)) = incomplete {
+            return Err(ProgramsError::Incomplete { program, dir });
         }
+        let shown: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        Err(ProgramsError::NotFound { searched: shown.join(", ") })
     }
 
     /// The directory.
@@ -257,10 +255,7 @@ mod tests {
     fn versions_are_read() {
         let debian = version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n");
         assert_eq!(debian, ServerVersion { major: 15, minor: 18 });
-        assert_eq!(
-            version("postgres (PostgreSQL) 19beta1"),
-            ServerVersion { major: 19, minor: 0 }
-        );
+        assert_eq!(version("postgres (PostgreSQL) 19beta1"), ServerVersion { major: 19, minor: 0 });
         assert_eq!(ServerVersion::parse_program_output("postgres 15"), None);
     }
 

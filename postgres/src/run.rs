@@ -74,7 +74,7 @@ pub async fn run(
         let feed = async {
             if let Some(pipe) = &mut stdin {
                 // A program that ends early does not read all; its exit status tells the rest.
-                let _ = pipe.write_all(input.as_bytes()).await;
+                drop(pipe.write_all(input.as_bytes()).await);
             }
             drop(stdin);
         };

@@ -234,7 +234,8 @@ mod tests {
     fn all_numbers_in_between_are_placed_and_removed() {
         let owner = Owner::current();
         let wal = Wal::new(&[(2, "1\t0/64\tx\n")], &[2]);
-        let place = |reserved| place_placeholders(&wal.0, TimelineId(2), TimelineId(reserved), &owner);
+        let place =
+            |reserved| place_placeholders(&wal.0, TimelineId(2), TimelineId(reserved), &owner);
         assert_eq!(place(6).unwrap(), 3);
         assert_eq!(place(6).unwrap(), 0);
         assert!(matches!(place(4), Err(TimelinesError::Taken(TimelineId(4)))));

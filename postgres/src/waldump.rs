@@ -59,10 +59,7 @@ pub async fn end_of_wal_after_clean_shutdown(
     command.args(["-t", &control.timeline.to_string(), "-s", &location.to_string(), "-n", "1"]);
     let output = run::run(command, Program::PgWaldump, "", LIMIT).await?;
     let length = shutdown_checkpoint_length(&output.stdout, location).ok_or_else(|| {
-        EndOfWalError::NoShutdownCheckpoint {
-            location,
-            output: run::last_lines(&output.stdout, 2),
-        }
+        EndOfWalError::NoShutdownCheckpoint { location, output: run::last_lines(&output.stdout, 2) }
     })?;
     Ok(end_of_record(location, length, control.wal_block_size, control.wal_segment_size))
 }
@@ -95,7 +92,7 @@ fn end_of_record(start: Lsn, length: u64, page: u64, segment: u64) -> Lsn {
         }
         left -= room;
         at += room;
-        at += if at % segment == 0 { LONG_HEADER } else { SHORT_HEADER };
+        at += if at.is_multiple_of(segment) { LONG_HEADER } else { SHORT_HEADER };
     }
 }
 

@@ -45,12 +45,20 @@ pub struct JoinRequest {
 }
 
 /// What a keeper proves itself with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
+    /// The formation, within which the id counts.
+    pub formation: FormationId,
     /// The id that the monitor gave.
     pub node_id: NodeId,
     /// The secret that came with it; the bearer token of reports.
     pub secret: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({} {}, secret hidden)", self.formation, self.node_id)
+    }
 }
 
 /// The answer to a join.

@@ -173,6 +173,9 @@ pub struct Answer {
     pub lease: Option<Lease>,
     /// Up to where the members have the log, for their retention slots.
     pub flushed: Vec<(NodeId, Lsn)>,
+    /// The members of the sync set in force.
+    #[serde(default)]
+    pub sync_members: Vec<NodeId>,
     /// Where the monitor can be reached from now on, where that has changed.
     pub monitors: Vec<String>,
 }

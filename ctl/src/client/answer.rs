@@ -44,6 +44,16 @@ impl RawAnswer {
         Ok(self)
     }
 
+    /// Whether another way to the monitor should be tried: this one leads to a monitor that is not
+    /// ready, or to something that is no monitor.
+    pub(super) fn may_be_better_elsewhere(&self) -> bool {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => true,
+            status if status.is_success() => false,
+            _ => self.api_error().or_else(|| self.stand_in()).is_none(),
+        }
+    }
+
     fn api_error(&self) -> Option<ApiError> {
         serde_json::from_slice(&self.body).ok()
     }

@@ -38,3 +38,18 @@ pub enum ClientError {
     #[error("cannot prepare the request: {0}")]
     Setup(String),
 }
+
+impl ClientError {
+    /// The error as commands show it; its code is the exit code.
+    pub fn to_api_error(&self) -> ApiError {
+        let (code, reason) = match self {
+            Self::Api { error, .. } => return error.clone(),
+            Self::Dropped => (3, "dropped"),
+            Self::Unreachable { .. } => (4, "monitor_unreachable"),
+            Self::Protocol { .. } => (8, "protocol"),
+            Self::Setup(_) => (8, "setup"),
+        };
+        let (reason, message) = (reason.to_owned(), self.to_string());
+        ApiError { code, reason, message, nodes: Vec::new() }
+    }
+}

@@ -6,7 +6,7 @@
 use super::answer::RawAnswer;
 use super::error::ClientError;
 use super::monitor_url::MonitorUrl;
-use reqwest::{Method, StatusCode, header, redirect};
+use reqwest::{Method, header, redirect};
 use serde::Serialize;
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -176,7 +176,7 @@ impl Transport {
         let started = Instant::now();
         let limit = call.limit.unwrap_or(Limit::Each(self.options.answer_margin));
         let (mut tried, mut why, mut maybe_delivered) = (Vec::new(), Vec::new(), false);
-        let mut unavailable = None;
+        let mut no_use = None;
         for monitor in self.in_order() {
             let timeout = match limit {
                 Limit::Each(timeout) => timeout,
@@ -187,9 +187,9 @@ impl Transport {
             }
             tried.push(monitor.to_string());
             match self.attempt(&monitor, call, timeout).await {
-                Ok(answer) if is_unavailable(answer.status) && !call.take_unavailable => {
+                Ok(answer) if !call.take_unavailable && answer.may_be_better_elsewhere() => {
                     self.turn_away_from(&monitor);
-                    unavailable = unavailable.or(Some(answer));
+                    no_use = no_use.or(Some(answer));
                 }
                 Ok(answer) => {
                     self.stay_with(&monitor);
@@ -207,7 +207,7 @@ impl Transport {
             why.push("no time was left to try".to_owned());
         }
         let unreachable = ClientError::Unreachable { tried, why: why.join("; "), maybe_delivered };
-        unavailable.ok_or(unreachable)
+        no_use.ok_or(unreachable)
     }
 
     async fn attempt(
@@ -287,8 +287,4 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = deeper.source();
     }
     text
-}
-
-fn is_unavailable(status: StatusCode) -> bool {
-    status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::BAD_GATEWAY
 }

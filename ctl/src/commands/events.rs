@@ -4,13 +4,14 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operation::is_passing;
-use crate::{output, text};
+use crate::output::{self, Troubles};
+use crate::text;
 use ctl::client::Client;
 use shared::event::Event;
 use shared::ids::FormationId;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How many of the newest events are shown where no number is given.
 const NEWEST: u32 = 20;
@@ -38,7 +39,7 @@ pub struct Events {
 impl Events {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client()?;
-        let mut last = match self.after {
+        let last = match self.after {
             None => {
                 let count = self.count.unwrap_or(NEWEST);
                 let events = client.events(&context.formation, None, Some(count), 0).await?;
@@ -52,12 +53,7 @@ impl Events {
             }
             Some(after) => print_pages(context, &client, after, self.count).await?,
         };
-        if !self.follow {
-            return Ok(Exit::Done);
-        }
-        loop {
-            last = print_new(context, &client, last).await?;
-        }
+        if self.follow { follow(context, &client, last).await } else { Ok(Exit::Done) }
     }
 }
 
@@ -81,24 +77,25 @@ async fn print_pages(
     Ok(last)
 }
 
-/// Waits for events after `last` and prints them. A monitor that restarts is waited for.
-async fn print_new(context: &Context, client: &Client, last: u64) -> Result<u64, Failure> {
-    let started = Instant::now();
-    let answer = client.events(&context.formation, Some(last), Some(PAGE), LONG_POLL_MS).await;
-    let events = match answer {
-        Ok(events) => events,
-        Err(error) if is_passing(&error) => {
-            output::note(&format!("pgtandem: {error}; trying again"));
-            sleep(PAUSE * 4).await;
-            return Ok(last);
+/// Prints events after `last` as they come. A monitor that restarts is waited for.
+async fn follow(context: &Context, client: &Client, last: u64) -> Result<Exit, Failure> {
+    let mut last = last;
+    let mut troubles = Troubles::default();
+    loop {
+        let started = Instant::now();
+        let answer = client.events(&context.formation, Some(last), Some(PAGE), LONG_POLL_MS).await;
+        match answer {
+            Ok(events) => {
+                troubles.over();
+                print(context, &events)?;
+                last = events.last().map_or(last, |event| event.id);
+            }
+            Err(error) if is_passing(&error) => troubles.tell(&error),
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    };
-    print(context, &events)?;
-    if events.is_empty() && started.elapsed() < PAUSE {
-        sleep(PAUSE).await;
+        // At most one question in this time, however fast the answers are.
+        sleep_until(started + PAUSE / 2).await;
     }
-    Ok(events.last().map_or(last, |event| event.id))
 }
 
 fn print(context: &Context, events: &[Event]) -> Result<(), Failure> {
@@ -152,7 +149,8 @@ impl<'a> Follower<'a> {
 
     /// Prints what has not been seen, without waiting for more.
     pub async fn print_rest(&mut self) {
-        self.print_next(0).await;
+        // The result is known; a monitor that is gone again does not hold it up.
+        drop(timeout(PAUSE * 2, self.print_next(0)).await);
     }
 
     /// Whether this works matters little: the operation's result is asked for elsewhere.

@@ -24,7 +24,7 @@ enum Of {
         /// The setting
         key: NodeKey,
         /// Its new value
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         value: String,
         #[command(flatten)]
         wait: Wait,
@@ -34,7 +34,7 @@ enum Of {
         /// The setting
         key: FormationKey,
         /// Its new value; time spans with a unit, such as 500ms, 3s, 1min; "default" takes it back
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         value: String,
         #[command(flatten)]
         wait: Wait,

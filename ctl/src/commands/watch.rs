@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operation::is_passing;
-use crate::output;
+use crate::output::{self, Troubles};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +23,7 @@ impl Watch {
         let client = context.client()?;
         let mut status = client.status(&context.formation, None, 0).await?;
         let mut shown = String::new();
+        let mut troubles = Troubles::default();
         loop {
             let started = Instant::now();
             let picture =
@@ -32,9 +33,12 @@ impl Watch {
                 shown = picture;
             }
             match client.status(&context.formation, Some(status.revision), REFRESH_MS).await {
-                Ok(newer) => status = newer,
+                Ok(newer) => {
+                    status = newer;
+                    troubles.over();
+                }
                 Err(error) if is_passing(&error) => {
-                    output::note(&format!("pgtandem: {error}; trying again"));
+                    troubles.tell(&error);
                     sleep_until(started + Duration::from_millis(REFRESH_MS)).await;
                 }
                 Err(error) => return Err(error.into()),

@@ -426,7 +426,7 @@ impl Record {
     /// The identity that a keeper must show.
     pub fn identity_of(&self, id: NodeId) -> Option<Identity> {
         let secret = self.nodes.get(&id)?.secret.clone();
-        Some(Identity { node_id: id, secret })
+        Some(Identity { formation: self.formation.clone(), node_id: id, secret })
     }
 
     /// How many standbys each commit waits for: what is set, else 1 from the third data node on, and

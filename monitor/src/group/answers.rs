@@ -6,14 +6,18 @@
 
 use super::command::{Incoming, ReportRefused, ReportReply};
 use crate::secret;
+use fsm::Millis;
 use fsm::group::goals;
-use fsm::{Millis, Record, View};
+use fsm::group::{Record, View};
 use shared::goal::Assignment;
 use shared::ids::{NodeId, Revision};
 use shared::lsn::Lsn;
 use shared::report::{Answer, Lease, Report};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
+
+/// The refused process comes again and again; one line of log in ten seconds says enough.
+const COMPLAINT_INTERVAL_MS: u64 = 10_000;
 
 /// What a node is to be told.
 struct Told {
@@ -37,11 +41,13 @@ pub(super) struct Answers {
     held: BTreeMap<NodeId, Held>,
     /// Answers that are due whatever they say: a newer report of the same keeper has come.
     due: Vec<(NodeId, Held)>,
+    /// When a second keeper process was last complained of.
+    complained: Option<Millis>,
 }
 
 impl Answers {
     pub(super) fn new() -> Self {
-        Self { told: BTreeMap::new(), held: BTreeMap::new(), due: Vec::new() }
+        Self { told: BTreeMap::new(), held: BTreeMap::new(), due: Vec::new(), complained: None }
     }
 
     /// Takes a report that may come in, to be answered; refuses it otherwise.
@@ -54,7 +60,10 @@ impl Answers {
     ) -> bool {
         let Incoming { node, secret, report, deadline, reply } = *incoming;
         if let Some(refused) = refusal(record, view, node, (&secret, &report), now) {
-            if refused == ReportRefused::Duplicate {
+            if refused == ReportRefused::Duplicate
+                && self.complained.is_none_or(|at| now.since(at) > COMPLAINT_INTERVAL_MS)
+            {
+                self.complained = Some(now);
                 tracing::warn!(
                     formation.id = %record.formation,
                     node.id = node.0,

@@ -2,7 +2,8 @@
 
 use super::handle::Closed;
 use crate::probe::Finding;
-use fsm::{Millis, Now, Record, View};
+use fsm::group::{Record, View};
+use fsm::{Millis, Now};
 use shared::api::{Action, ApiError, Identity, JoinRequest, OperationResult};
 use shared::ids::{GroupId, NodeId, Revision};
 use shared::report::{Answer, Report};
@@ -62,6 +63,7 @@ impl fmt::Debug for Command {
 }
 
 /// A report that has come in.
+#[derive(Debug)]
 pub struct Incoming {
     /// From whom.
     pub node: NodeId,

@@ -5,7 +5,8 @@ use super::{Answers, Context, Feed, Task, Work};
 use crate::clock;
 use crate::http::unavailable;
 use crate::probe::Prober;
-use fsm::{Now, Record, View};
+use fsm::Now;
+use fsm::group::{Record, View};
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
 use shared::ids::{FormationId, NodeId};
 use shared::report::Report;
@@ -65,28 +66,29 @@ impl Drop for Guard {
 }
 
 impl Group {
-    /// Starts the task of a group whose record is durable, and raises its ticket (rule 2).
+    /// Starts the task of a group whose record is durable; the task raises its ticket first (rule 2).
     pub fn start(record: Record, context: Context) -> Self {
         let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
         let (publish, watched) = watch::channel(Watched {
             revision: record.revision,
             newest_event: record.next_event.saturating_sub(1),
         });
-        let now = clock::now();
+        let now = clock::millis();
         let context = Arc::new(context);
         let feed = Arc::new(Feed::default());
-        let mut work = Work::new();
-        work.commit(&context, &record, record.monitor_started(now), None, now.mono);
         let task = Task {
-            view: View::starting(now.mono, record.settings.timers().lease_ms),
+            view: View::starting(now, record.settings.timers().lease_ms),
             context: Arc::clone(&context),
             answers: Answers::new(),
             prober: Prober::new(sender.clone()),
             feed: Arc::clone(&feed),
             watched: publish,
-            work,
+            work: Work::new(),
             requests: VecDeque::new(),
+            receipts: VecDeque::new(),
             rounds: 0,
+            started: false,
+            waiting: (now, 0),
             gone: false,
             record,
         };

@@ -3,22 +3,24 @@
 //! After a commit whose outcome is unknown the record is read again before anything is decided: it is
 //! either as it was, or the decision that was being stored.
 
+use super::command::JoinReply;
 use super::{Context, Task, Watched};
-use crate::{http, secret};
+use crate::store::{CommitError, Receipt, StoreError};
+use crate::{clock, http, secret};
 use fsm::group::request::Reply;
+use fsm::group::{Decision, Record};
 use fsm::group::{join, request};
-use fsm::{Decision, Millis, Now, Record};
+use fsm::{Millis, Now};
 use futures::future::BoxFuture;
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
 use shared::ids::Revision;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-use super::command::JoinReply;
-use crate::store::{CommitError, Receipt, StoreError};
-
 /// How long to wait before the database is tried again, at first and at most.
 const RETRY_MS: (u64, u64) = (50, 1000);
+/// Only for requests repeated while the first is being served; older ones are in the database.
+const RECEIPTS_KEPT: usize = 64;
 
 /// Something asked for that needs a decision.
 pub(super) enum Request {
@@ -27,7 +29,10 @@ pub(super) enum Request {
         key: Option<String>,
         reply: oneshot::Sender<Result<OperationResult, ApiError>>,
     },
-    Join { request: Box<JoinRequest>, reply: oneshot::Sender<JoinReply> },
+    Join {
+        request: Box<JoinRequest>,
+        reply: oneshot::Sender<JoinReply>,
+    },
 }
 
 impl Request {
@@ -62,12 +67,26 @@ impl Asker {
     }
 }
 
+/// A decision to be stored, and whom to tell.
+pub(super) struct Proposal {
+    decision: Box<Decision>,
+    asker: Option<Asker>,
+    receipt: Option<Receipt>,
+}
+
+impl From<Decision> for Proposal {
+    fn from(decision: Decision) -> Self {
+        Self { decision: Box::new(decision), asker: None, receipt: None }
+    }
+}
+
 /// What came of it.
 pub(super) enum Done {
     Committed {
         decision: Box<Decision>,
         asker: Option<Asker>,
         begun: Millis,
+        receipt: Option<Receipt>,
         result: Result<(), CommitError>,
     },
     Loaded(Result<Option<Record>, StoreError>),
@@ -99,21 +118,18 @@ impl Work {
         self.away.is_some_and(|(at, _)| now >= at)
     }
 
-    /// Begins to store a decision.
+    /// Begins to store a decision that was made on this revision.
     pub(super) fn commit(
         &mut self,
         context: &Arc<Context>,
-        record: &Record,
-        decision: Decision,
-        ask: Option<(Asker, Option<Receipt>)>,
-        begun: Millis,
+        expected: Revision,
+        proposal: Proposal,
     ) {
-        let (store, expected) = (context.store.clone(), record.revision);
-        let (asker, receipt) = ask.map_or((None, None), |(asker, receipt)| (Some(asker), receipt));
-        let decision = Box::new(decision);
+        let Proposal { decision, asker, receipt } = proposal;
+        let (store, begun) = (context.store.clone(), clock::millis());
         self.under_way = Some(Box::pin(async move {
             let result = store.commit(expected, &decision, receipt.as_ref()).await;
-            Done::Committed { decision, asker, begun, result }
+            Done::Committed { decision, asker, begun, receipt, result }
         }));
     }
 
@@ -122,9 +138,7 @@ impl Work {
         let store = context.store.clone();
         let (formation, group) = (record.formation.clone(), record.group);
         self.under_way =
-            Some(Box::pin(
-                async move { Done::Loaded(store.load_record(&formation, group).await) },
-            ));
+            Some(Box::pin(async move { Done::Loaded(store.load_record(&formation, group).await) }));
     }
 
     /// Waits for what is under way; for ever if nothing is. Can be dropped and called again.
@@ -145,50 +159,69 @@ impl Work {
 }
 
 impl Task {
+    /// Begins to store a decision on the present record.
+    pub(super) fn commit(&mut self, proposal: impl Into<Proposal>) {
+        self.work.commit(&self.context, self.record.revision, proposal.into());
+    }
+
     /// Applies what an operator or a keeper asks for.
     pub(super) fn serve_request(&mut self, request: Request, now: Now) {
         match request {
             Request::Action { action, key, reply } => {
+                if let Some(result) = self.answered_before(key.as_deref()) {
+                    drop(reply.send(Ok(result)));
+                    return;
+                }
                 match request::apply(&self.record, &self.view, &action, now) {
                     Err(error) => drop(reply.send(Err(error))),
                     Ok(Reply::Already(result)) => drop(reply.send(Ok(result))),
                     Ok(Reply::Decided(decision, result)) => {
                         let receipt = key.map(|key| receipt(key, &action, &result));
-                        let ask = Some((Asker::Action { result, reply }, receipt));
-                        self.work.commit(&self.context, &self.record, *decision, ask, now.mono);
+                        let asker = Some(Asker::Action { result, reply });
+                        self.commit(Proposal { decision, asker, receipt });
                     }
                 }
             }
-            Request::Join { request, reply } => {
-                match join::join(&self.record, &request, &secret::generate(), now) {
-                    Err(error) => drop(reply.send(Err(error))),
-                    Ok(joined) => {
-                        let next = joined.decision.as_ref().map_or(&self.record, |d| &d.record);
-                        let answer = next
-                            .identity_of(joined.node)
-                            .map(|identity| (identity, next.group, next.settings.timers()))
-                            .ok_or_else(|| http::internal("the node that joined is not there"));
-                        let asker = Asker::Join { answer, reply };
-                        match joined.decision {
-                            None => asker.tell(),
-                            Some(decision) => {
-                                let ask = Some((asker, None));
-                                let begun = now.mono;
-                                self.work.commit(&self.context, &self.record, *decision, ask, begun);
-                            }
-                        }
-                    }
-                }
+            Request::Join { request, reply } => self.serve_join(&request, reply, now),
+        }
+    }
+
+    fn serve_join(&mut self, request: &JoinRequest, reply: oneshot::Sender<JoinReply>, now: Now) {
+        let joined = match join::join(&self.record, request, &secret::generate(), now) {
+            Ok(joined) => joined,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let next = joined.decision.as_ref().map_or(&self.record, |decision| &decision.record);
+        let answer = next
+            .identity_of(joined.node)
+            .map(|identity| (identity, next.group, next.settings.timers()))
+            .ok_or_else(|| http::internal("the node that joined is not there"));
+        let asker = Asker::Join { answer, reply };
+        match joined.decision {
+            None => asker.tell(),
+            Some(decision) => {
+                self.commit(Proposal { decision, asker: Some(asker), receipt: None });
             }
         }
+    }
+
+    /// Two requests with one key, the second sent before the first was answered.
+    fn answered_before(&self, key: Option<&str>) -> Option<OperationResult> {
+        let key = key?;
+        self.receipts.iter().find(|receipt| receipt.key == key).map(|r| r.result.clone())
     }
 
     /// Goes on with what the database has done.
     pub(super) fn take_work(&mut self, done: Done, now: Now) {
         match done {
-            Done::Committed { decision, asker, begun, result: Ok(()) } => {
+            Done::Committed { decision, asker, begun, receipt, result: Ok(()) } => {
                 self.context.metrics.decision(now.mono.since(begun));
                 self.adopt(*decision, now);
+                self.started = true;
+                self.receipts.extend(receipt);
+                if self.receipts.len() > RECEIPTS_KEPT {
+                    self.receipts.pop_front();
+                }
                 self.store_is_back();
                 if let Some(asker) = asker {
                     asker.tell();
@@ -255,6 +288,7 @@ impl Task {
         let known: Revision = self.record.revision;
         if let Some(decision) = unsettled.filter(|decision| decision.record == record) {
             self.adopt(*decision, now);
+            self.started = true;
         } else if record != self.record {
             tracing::error!(
                 formation.id = %self.record.formation,
@@ -265,8 +299,7 @@ impl Task {
             self.feed.clear();
             self.adopt(Decision { record, events: Vec::new() }, now);
             // Like a monitor that has just started: with a ticket of its own.
-            let started = self.record.monitor_started(now);
-            self.work.commit(&self.context, &self.record, started, None, now.mono);
+            self.started = false;
         }
         self.store_is_back();
     }

@@ -1,7 +1,7 @@
 //! Formations: their groups and the passwords of their roles.
 
 use super::{Store, StoreError, bigint, checked, damaged, group_number, limited, unsigned};
-use fsm::Record;
+use fsm::group::Record;
 use shared::api::RolePasswords;
 use shared::ids::{FormationId, GroupId, Revision};
 use sqlx::types::Json;
@@ -135,11 +135,7 @@ impl Store {
     }
 }
 
-fn parse(
-    formation: &str,
-    revision: i64,
-    record: serde_json::Value,
-) -> Result<Record, StoreError> {
+fn parse(formation: &str, revision: i64, record: serde_json::Value) -> Result<Record, StoreError> {
     let what = format!("the record of formation {formation}");
     let record: Record = serde_json::from_value(record).map_err(|error| damaged(&what, &error))?;
     if record.revision != Revision(unsigned(revision)?) {

@@ -49,7 +49,11 @@ impl Store {
     }
 
     /// Takes a token back; `false` if there is none of this id.
-    pub async fn revoke_token(&self, formation: &FormationId, id: &str) -> Result<bool, StoreError> {
+    pub async fn revoke_token(
+        &self,
+        formation: &FormationId,
+        id: &str,
+    ) -> Result<bool, StoreError> {
         limited(async {
             let result = sqlx::query("DELETE FROM join_token WHERE formation = $1 AND id = $2")
                 .bind(formation.as_str())

@@ -1,0 +1,147 @@
+//! Whether a primary may go on serving (rule 12): it holds a lease that the monitor granted, or a
+//! proof by streaming that it cannot have been replaced. On this process's own clock throughout.
+
+use crate::Millis;
+use shared::ids::NodeId;
+use shared::report::Lease;
+use shared::spec::Spec;
+use std::collections::BTreeMap;
+
+/// What is known of the right to serve.
+#[derive(Clone, Debug, Default)]
+pub struct Tenure {
+    granted: Option<Granted>,
+    replies: BTreeMap<NodeId, Reply>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Granted {
+    Until(Millis),
+    Unlimited,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reply {
+    /// `reply_time` of the walsender, on the standby's clock: only whether it advances is looked at.
+    stamp: i64,
+    /// When it was seen to advance, on ours.
+    advanced: Option<Millis>,
+}
+
+impl Tenure {
+    /// An answer granted this lease to the report sent at `sent`; `None` withdraws nothing, the old
+    /// one runs out by itself.
+    pub fn grant(&mut self, lease: Option<Lease>, sent: Millis) {
+        self.granted = match (lease, self.granted) {
+            (Some(Lease::Unlimited), _) => Some(Granted::Unlimited),
+            (Some(Lease::For { ms }), Some(Granted::Until(before))) => {
+                Some(Granted::Until(before.max(sent.plus(ms))))
+            }
+            (Some(Lease::For { ms }), Some(Granted::Unlimited) | None) => {
+                Some(Granted::Until(sent.plus(ms)))
+            }
+            (None, granted) => granted,
+        };
+    }
+
+    /// The node has accepted that it is not the primary: nothing that was granted counts any more.
+    pub fn end(&mut self) {
+        self.granted = None;
+        self.replies.clear();
+    }
+
+    /// A standby's walsender shows this reply time. The first look proves nothing: a row outlives
+    /// its peer.
+    pub fn saw_reply(&mut self, node: NodeId, stamp: i64, now: Millis) {
+        match self.replies.get_mut(&node) {
+            Some(reply) if stamp > reply.stamp => {
+                *reply = Reply { stamp, advanced: Some(now) };
+            }
+            Some(_) => {}
+            None => {
+                self.replies.insert(node, Reply { stamp, advanced: None });
+            }
+        }
+    }
+
+    /// Until when a primary may serve; `None`: for as long as it likes. `in_force` is the spec whose
+    /// barrier has been passed: while it is being changed there is no proof by streaming.
+    pub fn until(&self, in_force: Option<&Spec>, lease_ms: u64) -> Option<Millis> {
+        let granted = match self.granted {
+            Some(Granted::Unlimited) => return None,
+            Some(Granted::Until(until)) => until,
+            None => Millis(0),
+        };
+        Some(granted.max(self.proof_until(in_force, lease_ms)))
+    }
+
+    /// `required` members have replied no longer ago than a lease: one of them would have to be
+    /// sealed for anybody else to be elected.
+    fn proof_until(&self, in_force: Option<&Spec>, lease_ms: u64) -> Millis {
+        let Some(spec) = in_force.filter(|spec| spec.required > 0) else { return Millis(0) };
+        let mut times: Vec<_> = spec
+            .standbys
+            .iter()
+            .filter_map(|node| self.replies.get(node)?.advanced)
+            .collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.get(spec.required - 1).map_or(Millis(0), |at| at.plus(lease_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::ids::{Epoch, Gen};
+
+    fn spec(required: usize) -> Spec {
+        Spec {
+            generation: Gen(1),
+            epoch: Epoch(1),
+            primary: NodeId(1),
+            required,
+            standbys: [NodeId(2), NodeId(3)].into(),
+        }
+    }
+
+    #[test]
+    fn counts_from_the_sending_of_the_report() {
+        let mut tenure = Tenure::default();
+        tenure.grant(Some(Lease::For { ms: 2000 }), Millis(100));
+        assert_eq!(tenure.until(None, 2000), Some(Millis(2100)));
+        tenure.grant(None, Millis(1000));
+        assert_eq!(tenure.until(None, 2000), Some(Millis(2100)), "an answer without one is no reason");
+    }
+
+    #[test]
+    fn a_walsender_that_does_not_hear_its_standby_is_no_proof() {
+        let mut tenure = Tenure::default();
+        for now in 1..50 {
+            tenure.saw_reply(NodeId(2), 7, Millis(now));
+        }
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(0)));
+        tenure.saw_reply(NodeId(2), 8, Millis(60));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2060)));
+    }
+
+    #[test]
+    fn as_many_as_required_must_reply() {
+        let mut tenure = Tenure::default();
+        for node in [NodeId(2), NodeId(3)] {
+            tenure.saw_reply(node, 1, Millis(1));
+        }
+        tenure.saw_reply(NodeId(2), 2, Millis(500));
+        assert_eq!(tenure.until(Some(&spec(2)), 2000), Some(Millis(0)));
+        tenure.saw_reply(NodeId(3), 2, Millis(100));
+        assert_eq!(tenure.until(Some(&spec(2)), 2000), Some(Millis(2100)), "the older of the two");
+    }
+
+    #[test]
+    fn an_asynchronous_primary_has_no_proof_but_the_lease() {
+        let mut tenure = Tenure::default();
+        tenure.saw_reply(NodeId(2), 1, Millis(1));
+        tenure.saw_reply(NodeId(2), 2, Millis(2));
+        let spec = Spec { required: 0, standbys: [].into(), ..spec(1) };
+        assert_eq!(tenure.until(Some(&spec), 2000), Some(Millis(0)));
+    }
+}

@@ -1,0 +1,158 @@
+//! Being the primary: birth, promotion (rules 7 and 8), start (rule 13) and the sync spec (rule 9).
+
+use super::plan::{Next, Plan, Step};
+use super::standby::sealed_standby;
+use super::view::{Data, File, LocalView, Persisted, Process, Server, Sync};
+use shared::history::{History, Lineage};
+use shared::ids::{Epoch, TimelineId};
+use shared::report::Promoted;
+use shared::spec::Spec;
+use shared::state::NodeState;
+
+/// The steps to being the primary of the assignment's epoch under `spec`.
+pub(super) fn be_primary(
+    view: &LocalView,
+    persisted: &Persisted,
+    timeline: Option<TimelineId>,
+    spec: &Spec,
+) -> Plan {
+    let assignment = &persisted.assignment;
+    match &view.data {
+        Data::Empty if timeline.is_none() && assignment.system_identifier.is_none() => {
+            return if view.heard {
+                Plan::step(NodeState::Init, Step::Initialise)
+            } else {
+                Plan::wait(NodeState::Init, "the monitor's answer")
+            };
+        }
+        // Nothing is ever initialised empty under an existing identity (rule 11).
+        Data::Empty | Data::Rebuilding | Data::Unusable => {
+            return Plan::wait(NodeState::Demoted, "another primary: the data of this one is lost");
+        }
+        Data::Present { .. } => {}
+    }
+    let promoted = persisted.promoted.is_some_and(|promoted| promoted.epoch == assignment.epoch);
+    match timeline {
+        Some(timeline) if !promoted => promote(view, timeline),
+        Some(_) | None => serve(view, persisted, promoted, spec),
+    }
+}
+
+/// Rule 7: from a sealed standby to a verified new timeline.
+fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
+    let state = NodeState::PreparePromotion;
+    match &view.server {
+        Some(server) if !server.in_recovery && server.history.timeline == reserved => {
+            Plan::step(state, Step::ConfirmPromotion)
+        }
+        // A primary of an older epoch, elected again: it goes on in the new one, as a promotion.
+        Some(server) if !server.in_recovery => Plan::step(state, Step::StopImmediate),
+        Some(_) | None => sealed_standby(view, state)
+            .unwrap_or_else(|| Plan::step(state, Step::Promote { timeline: reserved })),
+    }
+}
+
+fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
+    let state = persisted.assignment.goal_state;
+    let down = if view.may_write { state } else { NodeState::DemoteTimeout };
+    if !view.adopted && view.process != Process::Starting {
+        return Plan::step(state, Step::Adopt);
+    }
+    match (view.process, &view.server) {
+        (Process::Stopped, _) if !view.may_write => {
+            Plan::wait(NodeState::DemoteTimeout, "a lease: an answer of the monitor")
+        }
+        (Process::Stopped, _) => start(view, persisted, down),
+        (Process::Starting | Process::Running, None) => {
+            Plan::wait(down, "postgres to accept connections")
+        }
+        (Process::Starting | Process::Running, Some(server)) if server.in_recovery => {
+            adopted_standby(view, persisted, promoted)
+        }
+        (Process::Starting | Process::Running, Some(server)) => {
+            run(view, persisted, promoted, server, spec)
+        }
+    }
+}
+
+/// The file decides what a restarted primary runs under: the spec of its own epoch that it has, or
+/// the blocking one (rule 9).
+fn start(view: &LocalView, persisted: &Persisted, state: NodeState) -> Plan {
+    let kept = view.file.spec.clone().filter(|spec| spec.epoch == persisted.assignment.epoch);
+    let file = File { upstream: None, spec: kept, current: true };
+    if view.file == file {
+        Plan::step(state, Step::StartPrimary)
+    } else {
+        Plan::step(state, Step::Configure(file))
+    }
+}
+
+/// A Postgres in recovery that should be the primary of an epoch it already is promoted in: started
+/// as a standby by somebody else. It is started again as what it is.
+fn adopted_standby(view: &LocalView, persisted: &Persisted, promoted: bool) -> Plan {
+    let state = persisted.assignment.goal_state;
+    if promoted || !matches!(&view.data, Data::Present { standby_signal: true, .. }) {
+        Plan::wait(state, "the end of crash recovery")
+    } else {
+        Plan::wait(state, "a cluster that is not a standby: the first node must bring a primary")
+    }
+}
+
+/// A running primary: first what makes it ours, then the spec, then the checkpoint.
+fn run(
+    view: &LocalView,
+    persisted: &Persisted,
+    promoted: bool,
+    server: &Server,
+    spec: &Spec,
+) -> Plan {
+    let state = persisted.assignment.goal_state;
+    if !promoted {
+        return Plan::step(state, Step::ConfirmPromotion);
+    }
+    let expected = persisted.promoted.map(|promoted| promoted.timeline);
+    if expected != Some(server.history.timeline) {
+        // Somebody else promoted it: that timeline is of no epoch.
+        return Plan::step(NodeState::Demoted, Step::StopImmediate);
+    }
+    if view.file.upstream.is_some() || !view.file.current {
+        let file = File { upstream: None, current: true, ..view.file.clone() };
+        return Plan::step(state, Step::Configure(file));
+    }
+    let next = apply(view, spec);
+    let shown = match next {
+        Next::Reached => state,
+        Next::Do(_) | Next::Wait(_) => NodeState::WaitPrimary,
+    };
+    match next {
+        Next::Reached if !view.checkpointed => Plan::step(state, Step::Checkpoint),
+        Next::Reached | Next::Do(_) | Next::Wait(_) => Plan::new(shown, next),
+    }
+}
+
+/// Rule 9. The file is never written again before the signs of its present content were seen.
+pub fn apply(view: &LocalView, spec: &Spec) -> Next {
+    let target = spec.generation;
+    match (view.sync, &view.file.spec) {
+        (Sync::InForce(generation), _) if generation == target => Next::Reached,
+        (Sync::Set(generation), _) if generation == target => Next::Do(Step::Barrier(spec.clone())),
+        // What the file says has been seen by every process: it may be written.
+        (Sync::InForce(_) | Sync::Set(_), _) => Next::Do(Step::Block),
+        (Sync::Blocked, _) => Next::Do(Step::Set(spec.clone())),
+        // Just started, or the keeper just was: the signs of what the file says come first.
+        (Sync::Unknown, Some(present)) => Next::Do(Step::Set(present.clone())),
+        (Sync::Unknown, None) => Next::Do(Step::Block),
+    }
+}
+
+/// The promotion that a primary on this history has behind it (the lineage entry to be).
+pub fn promotion(history: &History, lineage: &Lineage, epoch: Epoch) -> Promoted {
+    let first = lineage.0.first().is_none_or(|entry| entry.epoch == epoch);
+    let parent = history.ancestors.last().and_then(|segment| lineage.epoch_of(segment.timeline));
+    Promoted {
+        epoch,
+        timeline: history.timeline,
+        parent: parent.filter(|_| !first),
+        start: history.start(),
+    }
+}

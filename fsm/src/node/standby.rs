@@ -1,0 +1,143 @@
+//! Sealed, fetching, following: a Postgres that is never writable.
+
+use super::plan::{Next, Plan, Step, file_is, sealed_file};
+use super::view::{Admitted, Data, File, LocalView, Persisted, Process, Upstream};
+use shared::ids::NodeId;
+use shared::lsn::Position;
+use shared::state::NodeState;
+
+/// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
+/// (rule 3): replay that is paused, delayed or blocked never shows them.
+const SEAL_PATIENCE_MS: u64 = 1500;
+
+/// The steps to a running standby that connects to nobody, with its end of log established; `None`
+/// when that holds.
+pub(super) fn sealed_standby(view: &LocalView, state: NodeState) -> Option<Plan> {
+    if !file_is(view, None) {
+        return Some(Plan::step(state, Step::Configure(sealed_file())));
+    }
+    match (view.process, &view.server) {
+        (Process::Stopped, _) => Some(Plan::step(state, Step::StartStandby)),
+        (Process::Starting | Process::Running, None) => {
+            Some(Plan::wait(state, "postgres to accept connections"))
+        }
+        (Process::Starting | Process::Running, Some(server)) if !server.in_recovery => {
+            Some(Plan::step(state, Step::StopImmediate))
+        }
+        (Process::Starting | Process::Running, Some(server)) if server.sealed => None,
+        (Process::Starting | Process::Running, Some(_)) => {
+            Some(if view.sealing_for_ms > SEAL_PATIENCE_MS {
+                Plan::step(state, Step::StopImmediate)
+            } else {
+                Plan::wait(state, "the signs that the walreceiver has ended")
+            })
+        }
+    }
+}
+
+/// Stays sealed, but fetches up to `target` (rule 5).
+pub(super) fn fast_forward(
+    view: &LocalView,
+    persisted: &Persisted,
+    source: NodeId,
+    target: Position,
+) -> Plan {
+    let state = NodeState::FastForward;
+    let fetching = Upstream::Fetch { node: source };
+    let end = view.server.as_ref().filter(|server| server.in_recovery).and_then(|server| server.end);
+    if file_is(view, Some(&fetching)) && view.process != Process::Stopped {
+        return match end {
+            Some(end) if end >= target.lsn => Plan::step(state, Step::Configure(sealed_file())),
+            Some(_) | None => Plan::wait(state, "WAL from the source"),
+        };
+    }
+    if let Some(plan) = sealed_standby(view, state) {
+        return plan;
+    }
+    let position = view
+        .established()
+        .and_then(|(history, end)| persisted.assignment.lineage.position(history, end));
+    if position.is_some_and(|position| position >= target) {
+        return Plan::new(state, Next::Reached);
+    }
+    let file = File { upstream: Some(fetching), ..sealed_file() };
+    Plan::step(state, Step::Configure(file))
+}
+
+/// Streams from `upstream` (rule 10).
+pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) -> Plan {
+    let state = NodeState::Catchingup;
+    if !view.heard && view.process == Process::Stopped {
+        return Plan::wait(state, "the monitor's answer");
+    }
+    match &view.data {
+        Data::Empty | Data::Rebuilding => return Plan::step(state, Step::Clone { from: upstream }),
+        Data::Unusable => return Plan::wait(state, "a data directory that can be used"),
+        Data::Present { .. } => {}
+    }
+    if view.is_writable() {
+        return Plan::step(NodeState::Demoted, Step::StopImmediate);
+    }
+    let Some(wanted) = wanted(persisted, upstream) else {
+        return Plan::wait(state, "an assignment that names this node and its upstream");
+    };
+    if persisted.admitted == Some(wanted) {
+        return stream(view, wanted);
+    }
+    admit(view, persisted, wanted)
+}
+
+/// The admission that the assignment asks for.
+fn wanted(persisted: &Persisted, upstream: NodeId) -> Option<Admitted> {
+    let assignment = &persisted.assignment;
+    let own = persisted.own?;
+    let admission = assignment.member(own)?.admission;
+    assignment.member(upstream)?;
+    Some(Admitted { upstream, epoch: assignment.epoch, admission })
+}
+
+/// The log is a prefix of the upstream's history: connect.
+fn stream(view: &LocalView, admitted: Admitted) -> Plan {
+    let state = NodeState::Catchingup;
+    let member = Upstream::Member { node: admitted.upstream, admission: admitted.admission };
+    if !file_is(view, Some(&member)) {
+        let file = File { upstream: Some(member), ..sealed_file() };
+        return Plan::step(state, Step::Configure(file));
+    }
+    match (view.process, &view.server) {
+        (Process::Stopped, _) => Plan::step(state, Step::StartStandby),
+        (Process::Starting | Process::Running, Some(server)) if server.streaming => {
+            Plan::new(NodeState::Secondary, Next::Reached)
+        }
+        (Process::Starting | Process::Running, _) => Plan::wait(state, "the stream from the primary"),
+    }
+}
+
+/// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
+fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
+    let state = NodeState::Catchingup;
+    let Some((history, end)) = view.established() else {
+        return sealed_standby(view, state)
+            .unwrap_or_else(|| Plan::wait(state, "the end of the local log"));
+    };
+    let lineage = &persisted.assignment.lineage;
+    let position = lineage.position(history, end);
+    let prefix = position.is_some_and(|position| lineage.is_prefix(position, wanted.epoch));
+    if prefix {
+        return Plan::step(
+            state,
+            Step::Admit { upstream: wanted.upstream, admission: wanted.admission },
+        );
+    }
+    // Both only from the primary of an epoch that is not older than the own last record.
+    if position.is_some_and(|position| position.epoch > wanted.epoch) {
+        return Plan::wait(state, "a primary of an epoch that is not older than the own log");
+    }
+    if view.rewind_failed {
+        return Plan::step(state, Step::Clone { from: wanted.upstream });
+    }
+    match view.process {
+        Process::Stopped => Plan::step(state, Step::Rewind { from: wanted.upstream }),
+        Process::Starting | Process::Running => Plan::step(state, Step::StopFast),
+    }
+}

@@ -1,0 +1,223 @@
+//! All that a keeper sees of its node at one instant, and what it has persisted.
+
+use crate::Millis;
+use serde::{Deserialize, Serialize};
+use shared::goal::Assignment;
+use shared::history::History;
+use shared::ids::{Epoch, Gen, NodeId, SystemIdentifier, Ticket};
+use shared::lsn::Lsn;
+use shared::report::Promoted;
+use shared::spec::Spec;
+
+/// What a keeper knows for certain after a crash: written with fsync before it is acted upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persisted {
+    /// This node.
+    pub own: Option<NodeId>,
+    /// The newest assignment accepted (rule 2).
+    pub assignment: Assignment,
+    /// Sealed under this ticket, until an assignment with a higher one releases (rule 3).
+    pub sealed: Option<Ticket>,
+    /// The newest promotion of this node that was verified.
+    pub promoted: Option<Promoted>,
+    /// The admission under which this node's log was proved to be a prefix of its upstream's.
+    pub admitted: Option<Admitted>,
+}
+
+/// A proof of rule 10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The upstream.
+    pub upstream: NodeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The ticket in the slot's name.
+    pub admission: Ticket,
+}
+
+/// An assignment that must not be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an assignment with a lower ticket or generation than the one accepted before was refused")]
+pub struct OutOfOrder;
+
+impl Persisted {
+    /// Takes in an assignment: `None` if it is the one that is there; refused if it is older (rule 2).
+    /// A seal is set with the goal that asks for it, and released only by a higher ticket (rule 3).
+    pub fn accept(before: Option<&Self>, assignment: &Assignment) -> Result<Option<Self>, OutOfOrder> {
+        use shared::goal::Goal;
+        if before.is_some_and(|before| before.assignment == *assignment) {
+            return Ok(None);
+        }
+        if before.is_some_and(|before| before.assignment.order > assignment.order) {
+            return Err(OutOfOrder);
+        }
+        let held = before.and_then(|before| before.sealed);
+        let ticket = assignment.order.ticket;
+        let sealed = match &assignment.goal {
+            Goal::Seal { .. } | Goal::FastForward { .. } => Some(ticket),
+            Goal::Follow { .. } | Goal::Primary { .. } => held.filter(|held| *held >= ticket),
+            Goal::Wait | Goal::Maintenance | Goal::Dropped => held,
+        };
+        Ok(Some(Self {
+            own: before.and_then(|before| before.own),
+            assignment: assignment.clone(),
+            sealed,
+            promoted: before.and_then(|before| before.promoted),
+            admitted: before.and_then(|before| before.admitted),
+        }))
+    }
+}
+
+/// What a keeper sees.
+#[derive(Clone, Debug)]
+pub struct LocalView {
+    /// On disk.
+    pub data: Data,
+    /// The postmaster.
+    pub process: Process,
+    /// What it answers; `None` while it accepts no connection.
+    pub server: Option<Server>,
+    /// What the managed configuration file says.
+    pub file: File,
+    /// The part of rule 9 that has been seen to hold since Postgres was started.
+    pub sync: Sync,
+    /// For how long the present step of a seal has been waiting for its signs.
+    pub sealing_for_ms: u64,
+    /// A checkpoint since the promotion has been completed.
+    pub checkpointed: bool,
+    /// An answer of the monitor has been received by this keeper process.
+    pub heard: bool,
+    /// A primary may start or go on without being told: lease or the conditions of rule 13.
+    pub may_write: bool,
+    /// The keeper has been asked to stop, and may stop Postgres.
+    pub stopping: bool,
+    /// Roles, include line and HBA block are there.
+    pub adopted: bool,
+    /// A rewind has failed since the node was assigned its present upstream.
+    pub rewind_failed: bool,
+}
+
+/// What a data directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Nothing.
+    Empty,
+    /// A copy or rewind that has not been finished.
+    Rebuilding,
+    /// A cluster.
+    Present {
+        /// Whose.
+        system_identifier: SystemIdentifier,
+        /// Set up as a standby.
+        standby_signal: bool,
+        /// Its own history.
+        history: History,
+        /// Stopped cleanly as a primary: the end of its log.
+        clean_end: Option<Lsn>,
+    },
+    /// Something else.
+    Unusable,
+}
+
+/// The postmaster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// There is none.
+    Stopped,
+    /// It runs, and accepts no connection yet.
+    Starting,
+    /// It accepts connections.
+    Running,
+}
+
+/// What a running Postgres answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `pg_is_in_recovery()`.
+    pub in_recovery: bool,
+    /// Its own history; on a primary with the timeline it writes to.
+    pub history: History,
+    /// Primary: `pg_current_wal_flush_lsn()`; standby: the greater of received and replayed.
+    pub end: Option<Lsn>,
+    /// Standby: the three signs of rule 3 were seen, in order; hence `end` is established.
+    pub sealed: bool,
+    /// Standby: a walreceiver streams through the admission slot.
+    pub streaming: bool,
+}
+
+/// The managed configuration file, as far as it is decided here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// `primary_conninfo` and `primary_slot_name`.
+    pub upstream: Option<Upstream>,
+    /// `synchronous_standby_names`; `None` for the blocking setting.
+    pub spec: Option<Spec>,
+    /// The rest of it is as it should be: addresses, HBA rules, timings.
+    pub current: bool,
+}
+
+/// Where a standby connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Under the member name, through the slot of its admission.
+    Member {
+        /// The upstream's node.
+        node: NodeId,
+        /// The ticket in the slot's name.
+        admission: Ticket,
+    },
+    /// Under a name that never counts, to fetch WAL while sealed.
+    Fetch {
+        /// The source.
+        node: NodeId,
+    },
+}
+
+/// How far rule 9 has got, on a running primary. Each value has been *seen*; a restart of Postgres
+/// or of the keeper begins at `Unknown`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Nothing has been seen yet of what the file says.
+    Unknown,
+    /// The file says so and no process runs under another spec: nothing is acknowledged.
+    Blocked,
+    /// The file names this spec and every process runs under it.
+    Set(Gen),
+    /// The barrier has been passed: it is in force.
+    InForce(Gen),
+}
+
+impl LocalView {
+    /// The end of the node's log where it is established (rule 4), with the history it is on.
+    pub fn established(&self) -> Option<(&History, Lsn)> {
+        match (&self.server, &self.data) {
+            (Some(server), _) if server.in_recovery && server.sealed => {
+                server.end.map(|end| (&server.history, end))
+            }
+            (Some(_), _) => None,
+            (None, Data::Present { history, clean_end: Some(end), .. })
+                if self.process == Process::Stopped =>
+            {
+                Some((history, *end))
+            }
+            (None, _) => None,
+        }
+    }
+
+    /// Whether Postgres could acknowledge a write.
+    pub fn is_writable(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| !server.in_recovery)
+    }
+}
+
+/// How often Postgres may be started again before its keeper says that it cannot be run, and within
+/// which time: a brief success does not reset it.
+pub const RESTARTS: usize = 3;
+
+/// Whether a Postgres that went down by itself has to be called failed: it has been starting for
+/// longer than a failover would take, or has gone down too often.
+pub fn is_failed(down_since: Option<Millis>, crashes: &[Millis], now: Millis, budget_ms: u64) -> bool {
+    let window = budget_ms.saturating_mul(30).max(10_000);
+    let recent = crashes.iter().filter(|at| now.since(**at) <= window).count();
+    down_since.is_some_and(|since| now.since(since) > budget_ms || recent > RESTARTS)
+}

@@ -1,0 +1,422 @@
+//! The loop: look, plan, report, act. One task owns the node; events wake it, a timer only bounds the
+//! wait.
+
+use crate::clock;
+use crate::guard::{Duty, Right};
+use crate::link::{Heard, flushed, is_news};
+use crate::local::{Circumstances, Look};
+use crate::node::Node;
+use crate::steps::StepError;
+use fsm::Millis;
+use fsm::node::plan::Next;
+use fsm::node::view::{OutOfOrder, Persisted, is_failed};
+use fsm::node::{Plan, Step, Sync, plan};
+use shared::goal::Goal;
+use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
+use shared::spec::Spec;
+use shared::state::NodeState;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a wait for something that has no event is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// After a step that failed.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long a planned stop waits for the monitor's consent.
+const STOP_PATIENCE_MS: u64 = 30_000;
+
+/// How the keeper was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// It was not.
+    #[default]
+    No,
+    /// Planned: hand over, leave the sync set, then stop Postgres.
+    Planned,
+    /// Stop Postgres now, fast.
+    Fast,
+    /// Stop Postgres at once.
+    Immediate,
+    /// End, but leave Postgres running.
+    LeavePostgres,
+}
+
+/// Why the agent ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told.
+    AsTold,
+    /// The node was dropped.
+    Dropped,
+}
+
+/// The agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The node.
+    pub node: Node,
+    /// From the link.
+    pub heard: watch::Receiver<Heard>,
+    /// To the link.
+    pub outgoing: watch::Sender<Option<Report>>,
+    /// The right to serve.
+    pub right: Right,
+    /// From the signal handler.
+    pub ending: watch::Receiver<Ending>,
+    /// Why the last step failed.
+    pub trouble: Option<(Step, String)>,
+    /// Since when the present step or wait has been going on.
+    pub since: (String, Millis),
+    /// When a planned stop was asked for.
+    pub leaving_since: Option<Millis>,
+}
+
+impl Agent {
+    /// Runs until told to end.
+    pub async fn run(mut self) -> Ended {
+        self.claim_first_lease();
+        loop {
+            self.take_assignment();
+            if let Some(ended) = self.should_end().await {
+                return ended;
+            }
+            let rebuilding = self.node.look_after_job().await;
+            let circumstances = self.circumstances();
+            let look = self.node.look(circumstances).await;
+            self.note_proofs(&look);
+            let plan = if rebuilding {
+                Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
+            } else {
+                plan(&look.view, self.node.persisted())
+            };
+            self.report(&look, &plan);
+            if let Some(ended) = self.is_over(&look, &plan, circumstances) {
+                return ended;
+            }
+            let pause = self.act(&plan, &look, rebuilding).await;
+            self.wait(pause).await;
+        }
+    }
+
+    /// A primary that was running, or that may start by itself (rule 13), has one lease to prove
+    /// itself.
+    fn claim_first_lease(&self) {
+        let Some(persisted) = self.node.persisted() else { return };
+        let primary = matches!(persisted.assignment.goal, Goal::Primary { .. });
+        let promoted = persisted.promoted.is_some_and(|p| p.epoch == persisted.assignment.epoch);
+        if primary && promoted && persisted.sealed.is_none() {
+            let ms = persisted.assignment.timers.lease_ms;
+            let lease = Some(shared::report::Lease::For { ms });
+            self.right.update(|tenure| tenure.grant(lease, clock::now()));
+        }
+    }
+
+    /// Accepts the newest assignment: persisted before anything is done about it.
+    fn take_assignment(&mut self) {
+        let heard = self.heard.borrow_and_update().clone();
+        let Some(answer) = heard.answer else { return };
+        match Persisted::accept(self.node.persisted(), &answer.assignment) {
+            Ok(None) => {}
+            Ok(Some(mut next)) => {
+                next.own = Some(self.node.id);
+                let (goal, epoch) = (next.assignment.goal_state, next.assignment.epoch);
+                let before = self.node.persisted().map(|p| p.assignment.goal_state);
+                let is_primary = matches!(next.assignment.goal, Goal::Primary { .. });
+                if let Err(error) = self.node.persist(|state| state.persisted = Some(next)) {
+                    tracing::error!("the assignment is not followed: {error}");
+                    return;
+                }
+                if before != Some(goal) {
+                    tracing::info!(node.id = self.node.id.0, epoch = epoch.0, "goal state is now {goal}");
+                }
+                if !is_primary {
+                    self.right.update(fsm::node::lease::Tenure::end);
+                }
+            }
+            Err(OutOfOrder) => {
+                tracing::warn!("{OutOfOrder}: ticket {}", answer.assignment.order.ticket);
+            }
+        }
+    }
+
+    async fn should_end(&mut self) -> Option<Ended> {
+        let ending = *self.ending.borrow_and_update();
+        match ending {
+            Ending::LeavePostgres => return Some(Ended::AsTold),
+            Ending::Immediate => {
+                drop(self.node.carry_out(&Step::StopImmediate).await);
+                return Some(Ended::AsTold);
+            }
+            Ending::Planned => {
+                self.leaving_since.get_or_insert(clock::now());
+            }
+            Ending::No | Ending::Fast => {}
+        }
+        if self.heard.borrow().dropped {
+            drop(self.node.carry_out(&Step::StopFast).await);
+            if let Err(error) = self.node.persist(|state| state.dropped = true) {
+                tracing::error!("{error}");
+            }
+            return Some(Ended::Dropped);
+        }
+        None
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let heard = self.heard.borrow();
+        let ending = *self.ending.borrow();
+        let consent = heard.answer.as_ref().is_some_and(|answer| answer.assignment.may_stop);
+        let waited = self.leaving_since.map_or(0, |since| clock::now().since(since));
+        let alone = heard.unreachable.is_some() || heard.answer.is_none();
+        let stopping = ending == Ending::Fast
+            || self.leaving_since.is_some() && (consent || alone || waited > STOP_PATIENCE_MS);
+        Circumstances {
+            heard: heard.answer.is_some(),
+            may_write: self.may_write(heard.answer.is_some()),
+            stopping,
+        }
+    }
+
+    /// Before anything was heard, a start needs a spec that is not asynchronous as well (rule 13).
+    fn may_write(&self, heard: bool) -> bool {
+        let spec = self.node.persisted().and_then(|persisted| match &persisted.assignment.goal {
+            Goal::Primary { spec, .. } => Some(spec),
+            _ => None,
+        });
+        let alone = spec.is_some_and(|spec| !spec.is_asynchronous());
+        self.right.holds() && (heard || alone || self.node.running().is_some())
+    }
+
+    fn spec_in_force(&self) -> Option<Spec> {
+        let persisted = self.node.persisted()?;
+        match (&persisted.assignment.goal, self.node.seen.sync) {
+            (Goal::Primary { spec, .. }, Sync::InForce(generation)) => {
+                Some(spec.clone()).filter(|spec| spec.generation == generation)
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the guard what there is to guard, and what the standbys prove.
+    fn note_proofs(&self, look: &Look) {
+        let now = clock::now();
+        let stamps: Vec<_> = look
+            .walsenders
+            .iter()
+            .filter(|sender| sender.state == "streaming")
+            .filter_map(|sender| {
+                Some((crate::managed::member_of(&sender.application_name)?, sender.reply_time?))
+            })
+            .collect();
+        self.right.update(|tenure| {
+            for (node, stamp) in stamps {
+                tenure.saw_reply(node, stamp, now);
+            }
+        });
+        let timers = self.node.persisted().map(|persisted| persisted.assignment.timers);
+        self.right.set_duty(Duty {
+            // A cluster that is not ours yet has no lease to lose.
+            writable: look.view.is_writable()
+                && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
+            in_force: self.spec_in_force(),
+            lease_ms: timers.map_or(0, |timers| timers.lease_ms),
+        });
+    }
+
+    fn report(&mut self, look: &Look, plan: &Plan) {
+        let report = self.describe(look, plan);
+        self.outgoing.send_if_modified(|before| {
+            let news = before.as_ref().is_none_or(|before| is_news(before, &report));
+            *before = Some(report);
+            news
+        });
+    }
+
+    fn describe(&mut self, look: &Look, plan: &Plan) -> Report {
+        let replicas = self.node.replicas(look);
+        let persisted = self.node.persisted();
+        let accepted = persisted.map(|persisted| Accepted {
+            order: persisted.assignment.order,
+            epoch: persisted.assignment.epoch,
+        });
+        let in_force = match (self.node.seen.sync, persisted) {
+            (Sync::InForce(generation), Some(persisted)) if look.view.is_writable() => {
+                Some(InForce { epoch: persisted.assignment.epoch, generation })
+            }
+            _ => None,
+        };
+        let promoted = persisted.and_then(|persisted| persisted.promoted).filter(|_| look.view.is_writable());
+        let mut warnings: Vec<_> = self.node.warnings.values().cloned().collect();
+        if let Some((step, error)) = &self.trouble {
+            warnings.push(format!("{}: {error}", step.name()));
+        }
+        Report {
+            protocol: shared::PROTOCOL,
+            keeper: String::new(),
+            seq: 0,
+            nonce: 0,
+            accepted,
+            revision: shared::ids::Revision(0),
+            state: plan.state,
+            sealed: self.sealed(look),
+            in_force,
+            promoted,
+            data: data(&look.view.data),
+            postgres: look.postgres.clone(),
+            replicas,
+            streaming: look.view.server.as_ref().is_some_and(|server| server.streaming),
+            failed: self.failed(look),
+            leaving: self.leaving_since.is_some(),
+            step: self.node.step.borrow().clone(),
+            warnings,
+            keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The seal holds once nothing can be acknowledged any more: Postgres is down, or a standby whose
+    /// walreceiver has been seen to be gone.
+    fn sealed(&self, look: &Look) -> Option<Sealed> {
+        let persisted = self.node.persisted()?;
+        let ticket = persisted.sealed?;
+        let quiet = match (&look.view.server, self.node.running()) {
+            (Some(server), _) => server.in_recovery && server.sealed,
+            (None, running) => running.is_none(),
+        };
+        if !quiet {
+            return None;
+        }
+        let lineage = &persisted.assignment.lineage;
+        let position =
+            look.view.established().and_then(|(history, end)| lineage.position(history, end));
+        Some(Sealed { ticket, position })
+    }
+
+    fn failed(&self, look: &Look) -> Option<String> {
+        let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
+        let crashes = &self.node.crashes;
+        let now = clock::now();
+        if look.view.server.is_some() || !is_failed(self.node.down_since, crashes, now, budget) {
+            return None;
+        }
+        let down = self.node.down_since.map_or(0, |since| now.since(since));
+        let why = self.trouble.as_ref().map(|(_, error)| format!(": {error}")).unwrap_or_default();
+        Some(format!("postgres has been down for {down} ms and was tried {} times{why}", crashes.len()))
+    }
+
+    fn is_over(&self, look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
+        let stopped = look.view.process == fsm::node::Process::Stopped;
+        if circumstances.stopping && stopped && plan.next == Next::Reached {
+            return Some(Ended::AsTold);
+        }
+        None
+    }
+
+    /// Does what was planned; says how long to wait for an event afterwards.
+    async fn act(&mut self, plan: &Plan, look: &Look, rebuilding: bool) -> Duration {
+        let interval = self.interval();
+        match &plan.next {
+            Next::Do(step) => self.act_on(step).await,
+            Next::Wait(what) => {
+                if !rebuilding {
+                    self.begin(what);
+                    let since = self.since.1;
+                    self.node.show_step(what, None, since);
+                }
+                if rebuilding { RETRY } else { LOOK_AGAIN }
+            }
+            Next::Reached => {
+                self.node.step.send_replace(None);
+                self.trouble = None;
+                if look.view.server.is_some() {
+                    let flushed = flushed(&self.heard.borrow());
+                    self.node.look_after_slots(&flushed).await;
+                }
+                // Nothing tells when a standby begins or ceases to stream.
+                interval / 4
+            }
+        }
+    }
+
+    async fn act_on(&mut self, step: &Step) -> Duration {
+        self.begin(step.name());
+        let since = self.since.1;
+        self.node.show_step(step.name(), None, since);
+        let starting = matches!(step, Step::StartPrimary | Step::StartStandby);
+        if starting && self.node.crashes.len() > 2 {
+            // A crash loop: not as fast as it can be.
+            tokio::time::sleep(RETRY * 5).await;
+        }
+        match self.node.carry_out(step).await {
+            Ok(()) => {
+                tracing::info!(
+                    node.id = self.node.id.0,
+                    duration_ms = clock::now().since(since),
+                    "{} done",
+                    step.name()
+                );
+                self.trouble = None;
+                Duration::ZERO
+            }
+            Err(StepError::NotYet(what)) => {
+                tracing::debug!("{}: {what} is not there yet", step.name());
+                LOOK_AGAIN
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let known = self.trouble.as_ref().is_some_and(|(_, known)| *known == text);
+                if !known {
+                    tracing::warn!(node.id = self.node.id.0, "{} failed, will be tried again: {text}", step.name());
+                }
+                self.trouble = Some((step.clone(), text));
+                RETRY
+            }
+        }
+    }
+
+    fn begin(&mut self, what: &str) {
+        if self.since.0 != what {
+            self.since = (what.to_owned(), clock::now());
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        let timers = self.node.persisted().map(|persisted| persisted.assignment.timers);
+        timers.map_or(Duration::from_millis(500), |timers| timers.report_interval())
+    }
+
+    /// Waits for an event, at most for `pause`.
+    async fn wait(&mut self, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
+        let postmaster = self.node.running();
+        let ended = async {
+            match &postmaster {
+                Some(postmaster) => drop(postmaster.exited().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = self.heard.changed() => {}
+            _ = self.ending.changed() => {}
+            () = ended => {}
+        }
+    }
+}
+
+fn data(data: &fsm::node::Data) -> Data {
+    match data {
+        fsm::node::Data::Empty => Data::Empty,
+        fsm::node::Data::Rebuilding => Data::Rebuilding,
+        fsm::node::Data::Present { system_identifier, .. } => {
+            Data::Present { system_identifier: *system_identifier }
+        }
+        fsm::node::Data::Unusable => Data::Unusable,
+    }
+}
+
+/// The present step, for `status`.
+pub fn step_view(node: &Node) -> Option<StepView> {
+    node.step.borrow().clone()
+}

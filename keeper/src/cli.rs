@@ -1,0 +1,332 @@
+//! The command line: options by flag, by environment, and in a TOML file, in that order.
+
+use crate::run;
+use crate::status;
+use clap::{Args, Parser, Subcommand};
+use ctl::client::parse_monitor_urls;
+use keeper::config::Config;
+use keeper::managed::Hba;
+use serde::Deserialize;
+use shared::api::ApiError;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The keeper of pgtandem: supervises one PostgreSQL and carries out what the monitor decides.
+#[derive(Debug, Parser)]
+#[command(name = "pgtandem-keeper", disable_version_flag = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print the version: product and protocol.
+    #[arg(long, global = true)]
+    version: bool,
+    /// Results as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// How log records are written: text or json.
+    #[arg(long, global = true, env = "PGTANDEM_LOG_FORMAT", default_value = "text")]
+    log_format: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Register the node if need be, bring Postgres to its goal, and keep it there.
+    Run(Box<Options>),
+    /// Register the node and bring its Postgres up to its goal once, then stop both.
+    Create(Box<Options>),
+    /// Show this node as its keeper sees it; works with the monitor and the keeper down.
+    Status(Box<Options>),
+    /// Leave the formation from the node itself, also with the monitor down.
+    Drop(Box<DropOptions>),
+    /// Print the plan's table: what is done for each goal.
+    Rules,
+}
+
+/// Leave the formation.
+#[derive(Debug, Args)]
+struct DropOptions {
+    /// Remove the data directory as well.
+    #[arg(long)]
+    destroy: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Options of the node; all can be given as `PGTANDEM_*` or in the file of `--config`.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// A TOML file with any of these options.
+    #[arg(long, env = "PGTANDEM_CONFIG")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// The monitor: URL[,URL...], such as http://monitor:7432.
+    #[arg(long, env = "PGTANDEM_MONITOR")]
+    monitor: Option<String>,
+    /// The data directory; created where it is missing.
+    #[arg(long, env = "PGTANDEM_PGDATA")]
+    pgdata: Option<PathBuf>,
+    /// The node's name.
+    #[arg(long, env = "PGTANDEM_NAME")]
+    name: Option<String>,
+    /// The address under which clients and the other nodes reach this Postgres.
+    #[arg(long, env = "PGTANDEM_HOST")]
+    host: Option<String>,
+    /// Its port [default: 5432].
+    #[arg(long, env = "PGTANDEM_PORT")]
+    port: Option<u16>,
+    /// `listen_addresses` of Postgres [default: the host, and localhost].
+    #[arg(long, env = "PGTANDEM_LISTEN_ADDRESSES")]
+    listen_addresses: Option<String>,
+    /// The formation [default: default].
+    #[arg(long, env = "PGTANDEM_FORMATION")]
+    formation: Option<String>,
+    /// 0 to 100; 0: never promoted by itself [default: 50].
+    #[arg(long, env = "PGTANDEM_CANDIDATE_PRIORITY")]
+    candidate_priority: Option<u8>,
+    /// Whether commits may wait for this node [default: true].
+    #[arg(long, env = "PGTANDEM_REPLICATION_QUORUM")]
+    replication_quorum: Option<bool>,
+    /// Where the node stands, for people.
+    #[arg(long, env = "PGTANDEM_ZONE")]
+    zone: Option<String>,
+    /// A join token, where the monitor asks for one.
+    #[arg(long, env = "PGTANDEM_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
+    /// The directory of PostgreSQL's programs [default: PATH, then the newest installed].
+    #[arg(long, env = "PGTANDEM_BIN_DIR")]
+    bin_dir: Option<PathBuf>,
+    /// The directory of the unix socket [default: /var/run/postgresql if it is there, else the state directory].
+    #[arg(long, env = "PGTANDEM_SOCKET_DIR")]
+    socket_dir: Option<PathBuf>,
+    /// Where WAL goes, if not into the data directory.
+    #[arg(long, env = "PGTANDEM_WALDIR")]
+    waldir: Option<PathBuf>,
+    /// The keeper's own state [default: PGDATA with .pgtandem appended].
+    #[arg(long, env = "PGTANDEM_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where load balancers ask for the role [default: 0.0.0.0:8008].
+    #[arg(long, env = "PGTANDEM_REST_LISTEN")]
+    rest_listen: Option<String>,
+    /// A database to create with a new cluster.
+    #[arg(long, env = "PGTANDEM_DBNAME")]
+    dbname: Option<String>,
+    /// The managed block of pg_hba.conf: manage (a line per member), lan (own networks) or skip.
+    #[arg(long, env = "PGTANDEM_HBA", value_enum)]
+    hba: Option<Hba>,
+    /// The method of initdb's own lines in pg_hba.conf [default: peer and scram-sha-256].
+    #[arg(long, env = "PGTANDEM_AUTH")]
+    auth: Option<String>,
+    /// Limits copies, such as 100M a second.
+    #[arg(long, env = "PGTANDEM_MAX_RATE")]
+    max_rate: Option<String>,
+    /// How much WAL the slots of a lost member may keep [default: 16GB].
+    #[arg(long, env = "PGTANDEM_MAX_SLOT_WAL_KEEP_SIZE")]
+    max_slot_wal_keep_size: Option<String>,
+    /// The superuser of the cluster [default: postgres].
+    #[arg(long, env = "PGTANDEM_SUPERUSER")]
+    superuser: Option<String>,
+    /// Who runs Postgres, when the keeper is root [default: the owner of PGDATA, else postgres].
+    #[arg(long, env = "PGTANDEM_RUN_AS")]
+    run_as: Option<String>,
+}
+
+/// A failure with its exit code.
+pub(crate) fn failure(code: u8, reason: &str, message: impl Into<String>) -> ApiError {
+    ApiError { code, reason: reason.to_owned(), message: message.into(), nodes: Vec::new() }
+}
+
+/// One line on standard error; the same as JSON on standard output where that was asked for.
+#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
+#[expect(clippy::print_stdout, reason = "--json tells it on standard output")]
+pub(crate) fn complain(failure: &ApiError) {
+    eprintln!("pgtandem-keeper: {}", failure.message.lines().collect::<Vec<_>>().join(" "));
+    if std::env::args().any(|word| word == "--json")
+        && let Ok(text) = serde_json::to_string(failure)
+    {
+        println!("{text}");
+    }
+}
+
+/// The one door of results.
+#[expect(clippy::print_stdout, reason = "the one door of results")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
+}
+
+impl Cli {
+    pub(crate) fn execute(self) -> Result<ExitCode, ApiError> {
+        if self.version {
+            let version = env!("CARGO_PKG_VERSION");
+            if self.json {
+                say(&serde_json::json!({ "name": "pgtandem-keeper", "product": version, "protocol": shared::PROTOCOL }).to_string());
+            } else {
+                say(&format!("pgtandem-keeper {version} (protocol {})", shared::PROTOCOL));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        start_logging(&self.log_format)?;
+        match self.command {
+            None => Err(failure(1, "no_command", "say what to do: run, create, status, drop or rules")),
+            Some(Command::Run(options)) => run::run(options.validate()?, run::Until::Ended),
+            Some(Command::Create(options)) => run::run(options.validate()?, run::Until::Reached),
+            Some(Command::Status(options)) => status::show(&options.local()?, self.json),
+            Some(Command::Drop(drop)) => {
+                let local = drop.options.local()?;
+                status::leave(&local, drop.destroy)
+            }
+            Some(Command::Rules) => {
+                say(&status::rules(self.json));
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+fn start_logging(format: &str) -> Result<(), ApiError> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PGTANDEM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match format {
+        "text" => builder.init(),
+        "json" => builder.json().flatten_event(true).init(),
+        other => {
+            let message = format!("'{other}' is not a log format; there are text and json");
+            return Err(failure(1, "bad_value", message));
+        }
+    }
+    Ok(())
+}
+
+/// What the commands need that only look.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) pgdata: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) rest_listen: String,
+    pub(crate) monitor: Option<String>,
+}
+
+impl Options {
+    /// With what the file of `--config` says where neither flag nor environment does.
+    fn merged(&self) -> Result<Self, ApiError> {
+        let Some(path) = &self.config else { return Ok(self.clone()) };
+        let problem = |why: String| {
+            failure(2, "bad_configuration", format!("cannot use {}: {why}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+        let file: Self = toml::from_str(&text).map_err(|error| problem(error.message().to_owned()))?;
+        let own = self.clone();
+        Ok(Self {
+            config: None,
+            monitor: own.monitor.or(file.monitor),
+            pgdata: own.pgdata.or(file.pgdata),
+            name: own.name.or(file.name),
+            host: own.host.or(file.host),
+            port: own.port.or(file.port),
+            listen_addresses: own.listen_addresses.or(file.listen_addresses),
+            formation: own.formation.or(file.formation),
+            candidate_priority: own.candidate_priority.or(file.candidate_priority),
+            replication_quorum: own.replication_quorum.or(file.replication_quorum),
+            zone: own.zone.or(file.zone),
+            join_token: own.join_token.or(file.join_token),
+            bin_dir: own.bin_dir.or(file.bin_dir),
+            socket_dir: own.socket_dir.or(file.socket_dir),
+            waldir: own.waldir.or(file.waldir),
+            state_dir: own.state_dir.or(file.state_dir),
+            rest_listen: own.rest_listen.or(file.rest_listen),
+            dbname: own.dbname.or(file.dbname),
+            hba: own.hba.or(file.hba),
+            auth: own.auth.or(file.auth),
+            max_rate: own.max_rate.or(file.max_rate),
+            max_slot_wal_keep_size: own.max_slot_wal_keep_size.or(file.max_slot_wal_keep_size),
+            superuser: own.superuser.or(file.superuser),
+            run_as: own.run_as.or(file.run_as),
+        })
+    }
+
+    fn local(&self) -> Result<Local, ApiError> {
+        let options = self.merged()?;
+        let pgdata = absolute(options.pgdata.clone().ok_or_else(|| missing("--pgdata"))?)?;
+        Ok(Local {
+            state_dir: absolute(options.state_dir.unwrap_or_else(|| beside(&pgdata)))?,
+            rest_listen: options.rest_listen.unwrap_or_else(|| "127.0.0.1:8008".to_owned()),
+            monitor: options.monitor,
+            pgdata,
+        })
+    }
+
+    fn validate(&self) -> Result<Config, ApiError> {
+        let options = self.merged()?;
+        let bad = |text: String| failure(1, "bad_value", text);
+        let monitor = options.monitor.ok_or_else(|| missing("--monitor"))?;
+        let monitors = parse_monitor_urls(&monitor).map_err(|error| bad(error.to_string()))?;
+        let pgdata = absolute(options.pgdata.ok_or_else(|| missing("--pgdata"))?)?;
+        let name = options.name.ok_or_else(|| missing("--name"))?;
+        let host = options.host.ok_or_else(|| missing("--host"))?;
+        let state_dir = absolute(options.state_dir.unwrap_or_else(|| beside(&pgdata)))?;
+        let rest = options.rest_listen.unwrap_or_else(|| "0.0.0.0:8008".to_owned());
+        let rest_listen = rest.parse().map_err(|_| {
+            bad(format!("'{rest}' is not an address to listen on; write it like 0.0.0.0:8008"))
+        })?;
+        let candidate_priority = options.candidate_priority.unwrap_or(50);
+        if candidate_priority > 100 {
+            return Err(bad(format!("candidate priority must be from 0 to 100, and is {candidate_priority}")));
+        }
+        let formation = options.formation.unwrap_or_else(|| "default".to_owned());
+        Ok(Config {
+            monitors,
+            formation: formation.parse().map_err(|e: shared::ids::InvalidName| bad(e.to_string()))?,
+            name: name.parse().map_err(|e: shared::ids::InvalidName| bad(e.to_string()))?,
+            listen_addresses: options.listen_addresses.unwrap_or_else(|| listen(&host)),
+            host,
+            port: options.port.unwrap_or(5432),
+            socket_dir: absolute(options.socket_dir.unwrap_or_else(|| socket_dir(&state_dir)))?,
+            waldir: options.waldir.map(absolute).transpose()?,
+            bin_dir: options.bin_dir.map(absolute).transpose()?,
+            pgdata,
+            state_dir,
+            rest_listen,
+            candidate_priority,
+            replication_quorum: options.replication_quorum.unwrap_or(true),
+            zone: options.zone,
+            join_token: options.join_token,
+            dbname: options.dbname,
+            hba: options.hba.unwrap_or_default(),
+            auth: options.auth,
+            max_rate: options.max_rate,
+            max_slot_wal_keep_size: options.max_slot_wal_keep_size.unwrap_or_else(|| "16GB".to_owned()),
+            superuser: options.superuser.unwrap_or_else(|| "postgres".to_owned()),
+            run_as: options.run_as,
+        })
+    }
+}
+
+fn missing(option: &str) -> ApiError {
+    let variable = option.trim_start_matches('-').replace('-', "_").to_uppercase();
+    failure(2, "missing_option", format!("{option} is needed (or PGTANDEM_{variable}, or the file of --config)"))
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, ApiError> {
+    std::path::absolute(&path)
+        .map_err(|error| failure(1, "bad_value", format!("'{}' is no path: {error}", path.display())))
+}
+
+fn beside(pgdata: &std::path::Path) -> PathBuf {
+    let mut name = pgdata.file_name().unwrap_or_default().to_owned();
+    name.push(".pgtandem");
+    pgdata.with_file_name(name)
+}
+
+fn socket_dir(state_dir: &std::path::Path) -> PathBuf {
+    let usual = PathBuf::from("/var/run/postgresql");
+    if usual.is_dir() { usual } else { state_dir.to_owned() }
+}
+
+fn listen(host: &str) -> String {
+    match host {
+        "localhost" | "127.0.0.1" => host.to_owned(),
+        other => format!("{other},localhost"),
+    }
+}

@@ -1,0 +1,119 @@
+//! The guard: stops a primary whose right to serve has ended (docs/safety.md, rule 12).
+//!
+//! A task of its own that never waits for the disk, for Postgres or for the monitor: whatever the
+//! agent is busy with, the lease is kept. It stops at once, never letting sessions finish, and kills
+//! what does not end.
+
+use crate::clock;
+use fsm::Millis;
+use fsm::node::lease::Tenure;
+use postgres::postmaster::{Postmaster, Signal};
+use shared::spec::Spec;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long an immediate stop may take before the processes are killed.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the agent knows of the running Postgres, for the guard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Duty {
+    /// It may be taking writes.
+    pub writable: bool,
+    /// The spec whose barrier has been passed.
+    pub in_force: Option<Spec>,
+    /// The formation's lease.
+    pub lease_ms: u64,
+}
+
+/// The right to serve, shared by the link (leases), the agent (proofs) and the guard.
+#[derive(Clone, Debug)]
+pub struct Right {
+    tenure: Arc<Mutex<Tenure>>,
+    changed: Arc<Notify>,
+    duty: watch::Sender<Duty>,
+}
+
+impl Default for Right {
+    fn default() -> Self {
+        Self {
+            tenure: Arc::default(),
+            changed: Arc::default(),
+            duty: watch::Sender::new(Duty::default()),
+        }
+    }
+}
+
+impl Right {
+    /// Changes what is known of it.
+    pub fn update(&self, change: impl FnOnce(&mut Tenure)) {
+        change(&mut self.lock());
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the agent sees.
+    pub fn set_duty(&self, duty: Duty) {
+        self.duty.send_if_modified(|before| {
+            let changed = *before != duty;
+            *before = duty;
+            changed
+        });
+        self.changed.notify_one();
+    }
+
+    /// Until when a primary may serve; `None`: without limit.
+    pub fn until(&self) -> Option<Millis> {
+        let duty = self.duty.borrow().clone();
+        self.lock().until(duty.in_force.as_ref(), duty.lease_ms)
+    }
+
+    /// Whether a primary may serve now.
+    pub fn holds(&self) -> bool {
+        self.until().is_none_or(|until| clock::now() < until)
+    }
+
+    /// Whether this node serves as the primary with the right to.
+    pub fn serves(&self) -> bool {
+        self.duty.borrow().writable && self.holds()
+    }
+}
+
+/// Watches for ever.
+pub async fn run(right: Right, postmaster: watch::Receiver<Option<Postmaster>>) {
+    loop {
+        let changed = right.changed.notified();
+        let writable = right.duty.borrow().writable;
+        let now = clock::now();
+        match right.until() {
+            Some(until) if writable && now >= until => {
+                let running = postmaster.borrow().clone();
+                if let Some(running) = running.filter(Postmaster::is_alive) {
+                    fence(&running).await;
+                }
+                changed.await;
+            }
+            Some(until) if writable => {
+                // CLOCK_BOOTTIME went on if the machine slept: the loop looks again at every wake-up.
+                let left = Duration::from_millis(until.since(now).max(1));
+                drop(tokio::time::timeout(left, changed).await);
+            }
+            Some(_) | None => changed.await,
+        }
+    }
+}
+
+async fn fence(postmaster: &Postmaster) {
+    tracing::error!(
+        pid = postmaster.pid(),
+        "the lease has run out and no standby proves that this still is the primary: postgres is stopped at once"
+    );
+    let stages = [(Signal::ImmediateStop, PATIENCE), (Signal::Kill, Duration::from_secs(5))];
+    if let Err(error) = postmaster.stop(&stages).await {
+        tracing::error!("postgres could not be stopped: {error}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The link to the monitor: one call, again and again. It delivers the newest report, is held by the
+//! monitor until there is something new, and brings the assignment and the lease.
+//!
+//! Never waits for the agent: while that is busy, its last report is repeated, and the lease goes on.
+
+use crate::clock;
+use crate::guard::Right;
+use ctl::client::{Client, ClientError, parse_monitor_urls};
+use fsm::Millis;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use shared::api::Identity;
+use shared::ids::{Epoch, Gen, NodeId, Revision, Ticket};
+use shared::lsn::Lsn;
+use shared::report::{Answer, Report};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// After a failed call the next one waits this part of the report interval.
+const RETRY_SHARE: u32 = 4;
+/// Calls under way at most: one that is held, and one with news.
+const CALLS: usize = 2;
+
+/// What the agent gets from the link.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// The newest answer.
+    pub answer: Option<Answer>,
+    /// When the report was sent that it answers.
+    pub at: Option<Millis>,
+    /// Why the last call failed, if it did.
+    pub unreachable: Option<String>,
+    /// The monitor says that this node is not part of the formation any more.
+    pub dropped: bool,
+}
+
+/// The keeper's side of the link.
+#[derive(Debug)]
+pub struct Link {
+    /// Calls.
+    pub client: Client,
+    /// Whose reports.
+    pub identity: Identity,
+    /// Random per process.
+    pub keeper: String,
+    /// What to report; a change that is news is signalled.
+    pub outgoing: watch::Receiver<Option<Report>>,
+    /// What was heard.
+    pub heard: watch::Sender<Heard>,
+    /// Where leases go.
+    pub right: Right,
+}
+
+impl Link {
+    /// Calls for ever.
+    pub async fn run(mut self) {
+        let mut calls = FuturesUnordered::new();
+        let mut seq = 0;
+        let mut answered = 0;
+        loop {
+            let news = tokio::select! {
+                changed = self.outgoing.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    true
+                }
+                Some((number, sent, outcome)) = calls.next(), if !calls.is_empty() => {
+                    self.take(number, sent, outcome, &mut answered).await;
+                    false
+                }
+                () = std::future::ready(()), if calls.is_empty() => false,
+            };
+            if calls.is_empty() || (news && calls.len() < CALLS) {
+                let Some(mut report) = self.outgoing.borrow_and_update().clone() else {
+                    if self.outgoing.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                };
+                seq += 1;
+                report.seq = seq;
+                report.keeper.clone_from(&self.keeper);
+                report.nonce = rand::random();
+                report.revision =
+                    self.heard.borrow().answer.as_ref().map_or(Revision(0), |a| a.revision);
+                calls.push(call(self.client.clone(), self.identity.clone(), report, self.interval()));
+            }
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        let heard = self.heard.borrow();
+        let timers = heard.answer.as_ref().map(|answer| answer.assignment.timers);
+        timers.map_or(Duration::from_millis(500), |timers| timers.report_interval())
+    }
+
+    async fn take(
+        &mut self,
+        number: u64,
+        sent: Millis,
+        outcome: Result<Answer, ClientError>,
+        answered: &mut u64,
+    ) {
+        match outcome {
+            Ok(_) if number < *answered => {}
+            Ok(answer) => {
+                *answered = number;
+                self.right.update(|tenure| tenure.grant(answer.lease, sent));
+                if let Ok(monitors) = parse_monitor_urls(&answer.monitors.join(",")) {
+                    self.client.set_monitors(monitors);
+                }
+                self.heard.send_replace(Heard {
+                    answer: Some(answer),
+                    at: Some(sent),
+                    unreachable: None,
+                    dropped: false,
+                });
+            }
+            Err(ClientError::Dropped) => {
+                self.heard.send_modify(|heard| heard.dropped = true);
+                tokio::time::sleep(self.interval()).await;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let new = self.heard.borrow().unreachable.as_ref() != Some(&text);
+                if new {
+                    tracing::warn!("the monitor does not take reports: {text}");
+                    self.heard.send_modify(|heard| heard.unreachable = Some(text));
+                }
+                tokio::time::sleep(self.interval() / RETRY_SHARE).await;
+            }
+        }
+    }
+}
+
+async fn call(
+    client: Client,
+    identity: Identity,
+    report: Report,
+    interval: Duration,
+) -> (u64, Millis, Result<Answer, ClientError>) {
+    let wait_ms = u64::try_from(interval.as_millis()).unwrap_or(500);
+    let sent = clock::now();
+    let (seq, nonce) = (report.seq, report.nonce);
+    // A call that takes longer than its wait and another interval is lost; the next may get through.
+    let limit = interval * 3;
+    let outcome = client.report(&identity, &report, wait_ms, limit).await;
+    // An answer to another question is none (rule 2).
+    let outcome = outcome.and_then(|answer| {
+        if answer.nonce == nonce {
+            Ok(answer)
+        } else {
+            Err(ClientError::Setup("the answer belongs to another report".to_owned()))
+        }
+    });
+    (seq, sent, outcome)
+}
+
+/// Whether a report has something that the monitor should hear at once, not with the next interval.
+pub fn is_news(before: &Report, after: &Report) -> bool {
+    let rows = |report: &Report| -> Vec<_> {
+        report.replicas.iter().map(|row| (row.node, row.state.clone(), row.slot.clone())).collect()
+    };
+    let essence = |report: &Report| Essence {
+        accepted: report.accepted.map(|a| (a.order.ticket, a.order.generation, a.epoch)),
+        state: report.state,
+        sealed: report.sealed,
+        in_force: report.in_force,
+        promoted: report.promoted,
+        data: report.data,
+        running: report.postgres.running,
+        in_recovery: report.postgres.in_recovery,
+        streaming: report.streaming,
+        failed: report.failed.is_some(),
+        leaving: report.leaving,
+        rows: rows(report),
+    };
+    essence(before) != essence(after)
+}
+
+#[derive(PartialEq)]
+struct Essence {
+    accepted: Option<(Ticket, Gen, Epoch)>,
+    state: shared::state::NodeState,
+    sealed: Option<shared::report::Sealed>,
+    in_force: Option<shared::report::InForce>,
+    promoted: Option<shared::report::Promoted>,
+    data: shared::report::Data,
+    running: bool,
+    in_recovery: Option<bool>,
+    streaming: bool,
+    failed: bool,
+    leaving: bool,
+    rows: Vec<(NodeId, String, Option<String>)>,
+}
+
+/// Up to where the members have the log, as the monitor last said.
+pub fn flushed(heard: &Heard) -> Vec<(NodeId, Lsn)> {
+    heard.answer.as_ref().map(|answer| answer.flushed.clone()).unwrap_or_default()
+}

@@ -1,0 +1,319 @@
+//! Looking at the node: files, process, and what Postgres answers. Facts only.
+
+use crate::clock;
+use crate::managed;
+use crate::node::{Checkpoint, Node, disk};
+use fsm::node::{Data, File, LocalView, Process, Server};
+use postgres::config::ManagedConfig;
+use postgres::control::ClusterState;
+use postgres::datadir::Contents;
+use postgres::pidfile::PidStatus;
+use postgres::postmaster::Postmaster;
+use postgres::session::SessionError;
+use postgres::session::primary::Walsender;
+use postgres::timelines;
+use shared::history::History;
+use shared::ids::TimelineId;
+use shared::report::{PostgresView, Replica};
+
+/// What a look came to: the view that plans are made from, and the rest, for the report.
+#[derive(Debug)]
+pub struct Look {
+    /// For the plan.
+    pub view: LocalView,
+    /// For people and the detector.
+    pub postgres: PostgresView,
+    /// A primary's standbys.
+    pub walsenders: Vec<Walsender>,
+}
+
+/// What a look needs to know that the node does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// An answer has been received by this process.
+    pub heard: bool,
+    /// A primary may start or go on.
+    pub may_write: bool,
+    /// Postgres is to be stopped for good.
+    pub stopping: bool,
+}
+
+impl Node {
+    /// Looks.
+    pub async fn look(&mut self, circumstances: Circumstances) -> Look {
+        let postmaster = self.find_postmaster().await;
+        let mut postgres = PostgresView::default();
+        let mut walsenders = Vec::new();
+        let mut process = Process::Stopped;
+        let mut server = None;
+        if let Some(postmaster) = &postmaster {
+            process = status(postmaster).await;
+            postgres.pid = Some(postmaster.pid());
+            match self.ask(&mut postgres, &mut walsenders).await {
+                Ok(answer) => {
+                    process = Process::Running;
+                    server = Some(answer);
+                    self.down_since = None;
+                }
+                Err(error) => {
+                    tracing::debug!("postgres does not answer: {error}");
+                    self.session = None;
+                }
+            }
+        }
+        let data = self.data(postmaster.is_some()).await;
+        if let (None, Data::Present { history, clean_end, .. }) = (&server, &data) {
+            postgres.timeline = Some(history.timeline);
+            postgres.lsn = *clean_end;
+        }
+        let file = self.file();
+        let view = LocalView {
+            data,
+            process,
+            server,
+            file,
+            sync: self.seen.sync,
+            sealing_for_ms: self.seen.sealing_since.map_or(0, |since| clock::now().since(since)),
+            checkpointed: self.is_checkpointed(&postgres).await,
+            heard: circumstances.heard,
+            may_write: circumstances.may_write,
+            stopping: circumstances.stopping,
+            adopted: self.is_adopted(),
+            rewind_failed: false,
+        };
+        Look { view, postgres, walsenders }
+    }
+
+    /// The postmaster, found or known; notices when it has ended by itself.
+    async fn find_postmaster(&mut self) -> Option<Postmaster> {
+        if let Some(running) = self.running() {
+            return Some(running);
+        }
+        if self.postmaster.borrow().is_some() {
+            self.postmaster.send_replace(None);
+            self.forget_server();
+            let now = clock::now();
+            self.crashes.push(now);
+            self.crashes.retain(|at| now.since(*at) < 600_000);
+            self.down_since.get_or_insert(now);
+            tracing::warn!(node.id = self.id.0, "postgres of node {} has ended by itself", self.id);
+        }
+        match Postmaster::adopt(&self.instance).await {
+            Ok(Some(found)) => {
+                tracing::info!(pid = found.pid(), "postmaster {} was found running", found.pid());
+                self.forget_server();
+                self.postmaster.send_replace(Some(found.clone()));
+                Some(found)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!("cannot look for a running postgres: {error}");
+                None
+            }
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        postgres: &mut PostgresView,
+        walsenders: &mut Vec<Walsender>,
+    ) -> Result<Server, SessionError> {
+        let recovery = self.session().await?.recovery().await?;
+        if self.seen.version.is_none() {
+            self.seen.version = Some(self.session().await?.server_version().await?);
+        }
+        postgres.running = true;
+        postgres.version.clone_from(&self.seen.version);
+        postgres.in_recovery = Some(recovery.in_recovery);
+        if !recovery.in_recovery {
+            return self.ask_primary(postgres, walsenders).await;
+        }
+        let sealed = self.look_for_seal().await?;
+        let own = self.persisted().map(|persisted| persisted.assignment.clone());
+        let slot = own.as_ref().and_then(|a| a.member(self.id)).map(|m| self.id.admission_slot(m.admission));
+        let streaming = recovery.receiver.as_ref().is_some_and(|receiver| {
+            receiver.status == "streaming" && receiver.slot_name.is_some() && receiver.slot_name == slot
+        });
+        let history = self.own_history().await.unwrap_or(History {
+            ancestors: Vec::new(),
+            timeline: TimelineId(0),
+        });
+        let end = recovery.receive_lsn.max(recovery.replay_lsn);
+        postgres.lsn = end;
+        postgres.received = recovery.receive_lsn;
+        postgres.replayed = recovery.replay_lsn;
+        postgres.timeline = end.map(|end| history.timeline_at(end));
+        Ok(Server { in_recovery: true, history, end, sealed, streaming })
+    }
+
+    async fn ask_primary(
+        &mut self,
+        postgres: &mut PostgresView,
+        walsenders: &mut Vec<Walsender>,
+    ) -> Result<Server, SessionError> {
+        let session = self.session().await?;
+        let timeline = session.current_timeline().await?;
+        let end = session.flush_lsn().await?;
+        *walsenders = session.replication().await?;
+        let names = session.setting("synchronous_standby_names").await?;
+        postgres.timeline = Some(timeline);
+        postgres.lsn = Some(end);
+        if let Some(names) = names {
+            self.check_source(&names);
+            postgres.synchronous_standby_names = Some(names.value);
+        }
+        let history = disk(|| read_history(self, timeline));
+        Ok(Server { in_recovery: false, history, end: Some(end), sealed: false, streaming: false })
+    }
+
+    /// An operator's ALTER SYSTEM wins over any included file: then nothing we write counts.
+    fn check_source(&mut self, names: &postgres::session::settings::Setting) {
+        let ours = names.source_file.as_deref().is_none_or(|file| file.ends_with(postgres::config::FILE));
+        if ours {
+            self.warnings.remove("alter system");
+        } else {
+            let text = "synchronous_standby_names is set elsewhere than in pgtandem.conf, so the sync set cannot be managed; take it back with ALTER SYSTEM RESET synchronous_standby_names";
+            self.warnings.insert("alter system", text.to_owned());
+        }
+    }
+
+    /// The three signs of rule 3, on a new connection; once seen they hold until something changes.
+    async fn look_for_seal(&mut self) -> Result<bool, SessionError> {
+        if self.seen.sealed || self.file().upstream.is_some() {
+            return Ok(self.seen.sealed);
+        }
+        self.seen.sealing_since.get_or_insert(clock::now());
+        let session = self.connect().await?;
+        let signs = session.seal_signs().await?;
+        self.seen.sealed = signs.is_sealed();
+        self.session = Some(session);
+        Ok(self.seen.sealed)
+    }
+
+    async fn own_history(&mut self) -> Option<History> {
+        if self.seen.control.is_none() {
+            match self.instance.control_data().await {
+                Ok(control) => self.seen.control = Some(control),
+                Err(error) => tracing::warn!("cannot read the control file: {error}"),
+            }
+        }
+        let control = self.seen.control.clone()?;
+        match disk(|| timelines::own_history(&self.instance.data_dir, &control)) {
+            Ok(history) => Some(history),
+            Err(error) => {
+                tracing::warn!("cannot read the timeline history: {error}");
+                None
+            }
+        }
+    }
+
+    async fn data(&mut self, running: bool) -> Data {
+        if self.state.rebuilding {
+            return Data::Rebuilding;
+        }
+        match disk(|| self.instance.data_dir.contents()) {
+            Contents::Missing | Contents::Empty => return Data::Empty,
+            Contents::Unusable { reason: why } => {
+                self.warnings.insert("data directory", format!("the data directory cannot be used: {why}"));
+                return Data::Unusable;
+            }
+            Contents::Cluster { .. } => {}
+        }
+        let Some(history) = self.own_history().await else { return Data::Unusable };
+        let Some(control) = self.seen.control.clone() else { return Data::Unusable };
+        self.warnings.remove("data directory");
+        let standby_signal = disk(|| self.instance.data_dir.is_standby());
+        let clean = !running && !standby_signal && control.state == ClusterState::ShutDown;
+        if clean && self.seen.clean_end.is_none() {
+            match self.instance.end_of_wal_after_clean_shutdown().await {
+                Ok(end) => self.seen.clean_end = Some(end),
+                Err(error) => tracing::warn!("cannot find the end of the log: {error}"),
+            }
+        }
+        Data::Present {
+            system_identifier: control.system_identifier,
+            standby_signal,
+            history,
+            clean_end: self.seen.clean_end.filter(|_| clean),
+        }
+    }
+
+    /// What the managed file says, and whether it is what would be written now.
+    fn file(&self) -> File {
+        let found = disk(|| ManagedConfig::read(&self.instance.data_dir)).ok().flatten();
+        let Some(found) = found else { return File { upstream: None, spec: None, current: false } };
+        let (upstream, spec) = managed::read(&found);
+        let file = File { upstream, spec, current: true };
+        let current = self.persisted().is_some_and(|persisted| {
+            let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
+            managed::render(self, &persisted.assignment, &file) == found && self.hba.as_ref() == Some(&rules)
+        });
+        File { current, ..file }
+    }
+
+    fn is_adopted(&self) -> bool {
+        disk(|| ManagedConfig::read(&self.instance.data_dir)).is_ok_and(|found| found.is_some())
+    }
+
+    async fn is_checkpointed(&mut self, postgres: &PostgresView) -> bool {
+        if postgres.in_recovery != Some(false) {
+            return false;
+        }
+        match &mut self.seen.checkpoint {
+            Checkpoint::Done => true,
+            Checkpoint::Running(task) if task.is_finished() => {
+                let done = (&mut *task).await.unwrap_or_default();
+                self.seen.checkpoint = if done { Checkpoint::Done } else { Checkpoint::Unknown };
+                done
+            }
+            Checkpoint::Running(_) => true,
+            Checkpoint::Unknown => {
+                let control = self.instance.control_data().await.ok();
+                let done = control.is_some_and(|control| Some(control.timeline) == postgres.timeline);
+                if done {
+                    self.seen.checkpoint = Checkpoint::Done;
+                }
+                done
+            }
+        }
+    }
+
+    /// A primary's members, for the report.
+    pub fn replicas(&mut self, look: &Look) -> Vec<Replica> {
+        let now = clock::now();
+        let end = look.postgres.lsn.unwrap_or_default();
+        let mut replicas = Vec::new();
+        for sender in &look.walsenders {
+            let Some(node) = managed::member_of(&sender.application_name) else { continue };
+            let flushed = sender.flush_lsn.unwrap_or_default();
+            let moved = self.seen.moved.entry(node).or_insert((flushed, now));
+            if flushed > moved.0 || flushed >= end {
+                *moved = (flushed, now);
+            }
+            replicas.push(Replica {
+                node,
+                state: sender.state.clone(),
+                slot: sender.slot_name.clone(),
+                flushed: sender.flush_lsn,
+                replayed: sender.replay_lsn,
+                sync_state: sender.sync_state.clone(),
+                stalled_ms: now.since(moved.1),
+            });
+        }
+        replicas
+    }
+}
+
+async fn status(postmaster: &Postmaster) -> Process {
+    match postmaster.status().await {
+        Ok(Some(PidStatus::Ready | PidStatus::Standby)) => Process::Running,
+        Ok(Some(PidStatus::Starting | PidStatus::Stopping) | None) | Err(_) => Process::Starting,
+    }
+}
+
+fn read_history(node: &Node, timeline: TimelineId) -> History {
+    let path = node.instance.data_dir.wal_dir().join(format!("{:08X}.history", timeline.0));
+    let content = std::fs::read_to_string(path).unwrap_or_default();
+    History::parse(timeline, &content).unwrap_or(History { ancestors: Vec::new(), timeline })
+}
+

@@ -1,0 +1,319 @@
+//! `run` and `create`: checks, the join, and the tasks.
+
+use crate::cli::failure;
+use keeper::agent::{Agent, Ended, Ending};
+use keeper::config::Config;
+use keeper::guard::{self, Right};
+use keeper::link::{Heard, Link};
+use keeper::node::Node;
+use keeper::rest::{self, Rest};
+use keeper::state::{State, Store};
+use ctl::client::{Client, ClientError, MonitorUrl, Options};
+use postgres::datadir::{Contents, DataDir};
+use postgres::instance::Instance;
+use postgres::owner::Owner;
+use postgres::programs::Programs;
+use shared::api::{ApiError, JoinRequest};
+use shared::report::Data;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long a connection to the monitor may take; a report interval is a fraction of a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// When to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// When told to.
+    Ended,
+    /// When the goal has been reached once.
+    Reached,
+}
+
+pub(crate) fn run(config: Config, until: Until) -> Result<ExitCode, ApiError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|error| failure(8, "internal", error.to_string()))?;
+    let outcome = runtime.block_on(start(config, until));
+    // Nothing that still runs in the background may keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
+    let instance = instance(&config)?;
+    let store = Store::open(&config.state_dir, instance.owner.clone())
+        .map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let mut state = store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    if state.dropped {
+        let message = format!(
+            "this node was dropped from its formation; remove {} to join as a new node",
+            config.state_dir.display()
+        );
+        return Err(failure(3, "dropped", message));
+    }
+    check_free(&config, &instance).await?;
+    postgres::process::end_tools_on(instance.data_dir.path(), Duration::from_secs(2)).await;
+    let listener = TcpListener::bind(config.rest_listen).await.map_err(|error| {
+        let message = format!(
+            "cannot listen on {} for load balancers: {error}; choose another --rest-listen",
+            config.rest_listen
+        );
+        failure(2, "port_in_use", message)
+    })?;
+    let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::default() };
+    let client = Client::new(monitors(&config, &state), options).map_err(|e| e.to_api_error())?;
+    let rest_address = listener.local_addr().unwrap_or(config.rest_listen);
+    join(&config, &instance, &client, &store, &mut state, rest_address).await?;
+    let Some(identity) = state.identity.clone() else {
+        return Err(failure(8, "internal", "the monitor gave no identity"));
+    };
+    let node = Node::new(identity.node_id, config.clone(), instance, store, state);
+    Ok(supervise(node, client, identity, listener, until).await)
+}
+
+fn monitors(config: &Config, state: &State) -> Vec<MonitorUrl> {
+    let mut all = config.monitors.clone();
+    all.extend(state.monitors.iter().filter_map(|url| url.parse().ok()));
+    let mut seen = Vec::new();
+    all.retain(|url: &MonitorUrl| {
+        let text = url.to_string();
+        let new = !seen.contains(&text);
+        seen.push(text);
+        new
+    });
+    all
+}
+
+fn instance(config: &Config) -> Result<Instance, ApiError> {
+    let programs = Programs::find(config.bin_dir.as_deref())
+        .map_err(|error| failure(2, "missing_programs", error.to_string()))?;
+    programs
+        .version()
+        .and_then(postgres::programs::ServerVersion::refuse_if_too_old)
+        .map_err(|error| failure(2, "postgres_version", error.to_string()))?;
+    let owner = match &config.run_as {
+        Some(name) => Owner::by_name(name),
+        None => Owner::for_data_dir(&config.pgdata),
+    }
+    .map_err(|error| failure(2, "run_as", error.to_string()))?;
+    let instance = Instance {
+        programs,
+        data_dir: DataDir::new(&config.pgdata),
+        owner,
+        port: config.port,
+        socket_dir: config.socket_dir.clone(),
+        listen_addresses: config.listen_addresses.clone(),
+        log_path: config.state_dir.join("postgres.log"),
+    };
+    instance
+        .check_socket_path()
+        .map_err(|error| failure(2, "socket_dir", error.to_string()))?;
+    Ok(instance)
+}
+
+/// Nothing is asked of the monitor before it is clear that this node could do its part.
+async fn check_free(config: &Config, instance: &Instance) -> Result<(), ApiError> {
+    if let Contents::Unusable { reason } = instance.data_dir.contents() {
+        let message = format!("{} cannot be used: {reason}", config.pgdata.display());
+        return Err(failure(2, "pgdata", message));
+    }
+    writable(config, instance)?;
+    let running = postgres::postmaster::Postmaster::adopt(instance).await;
+    if let Ok(None) = running {
+        // What Postgres would listen on must be free.
+        for address in config.listen_addresses.split(',').map(str::trim) {
+            let address = if address == "*" { "0.0.0.0" } else { address };
+            if let Err(error) = TcpListener::bind((address, config.port)).await {
+                let message = format!(
+                    "cannot listen on {address}:{} for Postgres: {error}; choose another --port or --listen-addresses, or stop what uses it",
+                    config.port
+                );
+                return Err(failure(2, "port_in_use", message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn writable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
+    let problem = |error: &dyn std::fmt::Display| {
+        failure(2, "pgdata", format!("{} cannot be written: {error}", config.pgdata.display()))
+    };
+    instance.data_dir.create(&instance.owner).map_err(|error| problem(&error))?;
+    let probe = config.pgdata.join(".pgtandem-write-probe");
+    let written = std::fs::write(&probe, [0; 8192]);
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed).map_err(|error| problem(&error))
+}
+
+async fn join(
+    config: &Config,
+    instance: &Instance,
+    client: &Client,
+    store: &Store,
+    state: &mut State,
+    rest: SocketAddr,
+) -> Result<(), ApiError> {
+    let data = match instance.data_dir.contents() {
+        _ if state.rebuilding => Data::Rebuilding,
+        Contents::Missing | Contents::Empty => Data::Empty,
+        Contents::Unusable { .. } => Data::Unusable,
+        Contents::Cluster { .. } => match instance.control_data().await {
+            Ok(control) => Data::Present { system_identifier: control.system_identifier },
+            Err(error) => return Err(failure(2, "pgdata", error.to_string())),
+        },
+    };
+    let host = if rest.ip().is_unspecified() { config.host.clone() } else { rest.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let request = JoinRequest {
+        protocol: shared::PROTOCOL,
+        formation: config.formation.clone(),
+        name: config.name.clone(),
+        host: config.host.clone(),
+        port: config.port,
+        rest: format!("{host}:{}", rest.port()),
+        candidate_priority: config.candidate_priority,
+        replication_quorum: config.replication_quorum,
+        zone: config.zone.clone(),
+        token: config.join_token.clone(),
+        data,
+        standby: instance.data_dir.is_standby(),
+        identity: state.identity.clone(),
+    };
+    match client.join(&request).await {
+        Ok(answer) => {
+            state.identity = Some(answer.identity);
+            state.passwords = Some(answer.passwords);
+            state.monitors = answer.monitors;
+            store.save(state).map_err(|error| failure(2, "state_directory", error.to_string()))
+        }
+        // A node that has joined before goes on with what it knows.
+        Err(ClientError::Unreachable { why, .. }) if state.identity.is_some() => {
+            tracing::warn!("the monitor cannot be reached ({why}); going on with what is known");
+            Ok(())
+        }
+        Err(ClientError::Dropped) => {
+            let message = format!(
+                "this node was dropped from formation {}; remove {} to join as a new node",
+                config.formation,
+                config.state_dir.display()
+            );
+            Err(failure(3, "dropped", message))
+        }
+        Err(error) => Err(error.to_api_error()),
+    }
+}
+
+async fn supervise(
+    node: Node,
+    client: Client,
+    identity: shared::api::Identity,
+    listener: TcpListener,
+    until: Until,
+) -> ExitCode {
+    let right = Right::default();
+    let heard = watch::Sender::new(Heard::default());
+    let outgoing = watch::Sender::new(None);
+    let ending = watch::Sender::new(Ending::No);
+    tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
+    let rest = Rest {
+        id: node.id,
+        name: node.config.name.to_string(),
+        report: outgoing.subscribe(),
+        heard: heard.subscribe(),
+        right: right.clone(),
+    };
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, rest::router(rest)).await {
+            tracing::error!("the REST interface has ended: {error}");
+        }
+    });
+    let agent = Agent {
+        node,
+        heard: heard.subscribe(),
+        outgoing: outgoing.clone(),
+        right: right.clone(),
+        ending: ending.subscribe(),
+        trouble: None,
+        since: (String::new(), fsm::Millis(0)),
+        leaving_since: None,
+    };
+    let link = Link {
+        client,
+        identity,
+        keeper: format!("{:016x}", rand::random::<u64>()),
+        outgoing: outgoing.subscribe(),
+        heard,
+        right,
+    };
+    tokio::spawn(link.run());
+    tokio::spawn(signals(ending.clone()));
+    if until == Until::Reached {
+        tokio::spawn(end_when_reached(outgoing.subscribe(), ending));
+    }
+    match agent.run().await {
+        Ended::AsTold => ExitCode::SUCCESS,
+        Ended::Dropped => {
+            tracing::info!("the node was dropped from its formation; postgres is stopped");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn end_when_reached(
+    mut report: watch::Receiver<Option<shared::report::Report>>,
+    ending: watch::Sender<Ending>,
+) {
+    use shared::state::NodeState;
+    let there = |report: &Option<shared::report::Report>| {
+        report.as_ref().is_some_and(|report| {
+            let state = report.state;
+            let serves = matches!(state, NodeState::Single | NodeState::WaitPrimary | NodeState::Primary);
+            state == NodeState::Secondary || (serves && report.in_force.is_some())
+        })
+    };
+    loop {
+        if there(&report.borrow_and_update()) {
+            ending.send_replace(Ending::Fast);
+            return;
+        }
+        // Most changes of a report are no news, hence not signalled.
+        drop(tokio::time::timeout(Duration::from_millis(100), report.changed()).await);
+    }
+}
+
+/// TERM planned, INT fast, QUIT at once, HUP nothing that could harm, USR2 leaves Postgres running. A
+/// second TERM or INT is a fast stop.
+async fn signals(ending: watch::Sender<Ending>) {
+    let open = |kind| signal(kind);
+    let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr2)) = (
+        open(SignalKind::terminate()),
+        open(SignalKind::interrupt()),
+        open(SignalKind::quit()),
+        open(SignalKind::hangup()),
+        open(SignalKind::user_defined2()),
+    ) else {
+        tracing::error!("cannot handle signals");
+        return;
+    };
+    loop {
+        let next = tokio::select! {
+            _ = term.recv() => {
+                if *ending.borrow() == Ending::No { Ending::Planned } else { Ending::Fast }
+            }
+            _ = int.recv() => Ending::Fast,
+            _ = quit.recv() => Ending::Immediate,
+            _ = usr2.recv() => Ending::LeavePostgres,
+            _ = hup.recv() => continue,
+        };
+        tracing::info!("asked to end: {next:?}");
+        ending.send_replace(next);
+    }
+}

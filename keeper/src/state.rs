@@ -1,0 +1,123 @@
+//! The keeper's own durable state: who it is, what it accepted last, and whether the data directory is
+//! half-made. One small JSON file, replaced whole, with fsync, before anything in it is acted upon.
+//!
+//! Without this file the keeper is a new node to the monitor; the data directory is not read for it.
+
+use fsm::node::view::Persisted;
+use postgres::durable;
+use postgres::owner::Owner;
+use serde::{Deserialize, Serialize};
+use shared::api::{Identity, RolePasswords};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file within the state directory.
+const FILE: &str = "keeper.json";
+
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Given by the monitor at the first join.
+    pub identity: Option<Identity>,
+    /// The passwords of our roles in Postgres.
+    pub passwords: Option<RolePasswords>,
+    /// Where the monitor can be reached, as it said last.
+    pub monitors: Vec<String>,
+    /// What `fsm::node` remembers.
+    pub persisted: Option<Persisted>,
+    /// A copy into, or a rewind of, the data directory has begun and not ended.
+    pub rebuilding: bool,
+    /// The node was dropped: it never starts again under this identity.
+    pub dropped: bool,
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not ours.
+    #[error("{} is damaged: {source}; move it away to join the monitor anew", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write the keeper's state: {0}")]
+    Write(#[from] durable::DurableError),
+    /// It cannot be turned into JSON.
+    #[error("cannot write the keeper's state: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another keeper uses the directory.
+    #[error("another keeper is running on {}", .0.display())]
+    Locked(PathBuf),
+}
+
+/// The state directory, locked for this process.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    owner: Owner,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the directory, creating it where it is missing, and locks it.
+    pub fn open(dir: &Path, owner: Owner) -> Result<Self, StateError> {
+        durable::create_dir(dir, 0o700, &owner)?;
+        let path = dir.join("keeper.lock");
+        let io_error = |source| StateError::Read { path: path.clone(), source };
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io_error)?;
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        if rustix::fs::flock(&lock, exclusive).is_err() {
+            return Err(StateError::Locked(dir.to_owned()));
+        }
+        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(io_error)?;
+        Ok(Self { dir: dir.to_owned(), owner, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What is stored; the default where nothing is.
+    pub fn load(&self) -> Result<State, StateError> {
+        load(&self.dir)
+    }
+
+    /// Stores durably. Blocks.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        let text = serde_json::to_vec_pretty(state)?;
+        durable::write(&self.dir.join(FILE), &text, 0o600, &self.owner)?;
+        Ok(())
+    }
+}
+
+/// Reads the state of a directory without locking it.
+pub fn load(dir: &Path) -> Result<State, StateError> {
+    let path = dir.join(FILE);
+    match std::fs::read(&path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).map_err(|source| StateError::Damaged { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+        Err(source) => Err(StateError::Read { path, source }),
+    }
+}

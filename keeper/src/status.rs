@@ -1,0 +1,181 @@
+//! `status`, `drop` and `rules`: what can be said of the node without its keeper and its monitor.
+
+use crate::cli::{Local, failure, say};
+use ctl::client::{Client, Options, parse_monitor_urls};
+use keeper::state;
+use postgres::datadir::DataDir;
+use postgres::pidfile::PidFile;
+use serde_json::{Value, json};
+use shared::api::{Action, ApiError};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A keeper on the same host answers at once or not at all.
+const LIMIT: Duration = Duration::from_secs(2);
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ApiError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure(8, "internal", error.to_string()))?;
+    Ok(runtime.block_on(work))
+}
+
+/// The JSON of a running keeper's `/node`.
+async fn live(address: &str) -> Option<Value> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /node HTTP/1.0\r\nHost: keeper\r\n\r\n").await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        let (_, body) = text.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    };
+    tokio::time::timeout(LIMIT, ask).await.ok().flatten()
+}
+
+pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
+    let state = state::load(&local.state_dir)
+        .map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let address = local.rest_listen.replace("0.0.0.0", "127.0.0.1");
+    let live = block_on(live(&address))?;
+    let own = state.identity.as_ref().map(|identity| identity.node_id);
+    let live = live.filter(|live| live["node_id"] == json!(own));
+    let pid = std::fs::read_to_string(local.state_dir.join("keeper.lock"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .filter(|_| live.is_some());
+    let postmaster = PidFile::read(&DataDir::new(&local.pgdata)).ok().flatten();
+    let running = postmaster.as_ref().is_some_and(|file| {
+        postgres::process::is_postgres_of(file.pid, &DataDir::new(&local.pgdata).canonical())
+    });
+    let report = live.as_ref().map(|live| live["report"].clone()).unwrap_or_default();
+    let goal = state.persisted.as_ref().map(|persisted| persisted.assignment.goal_state);
+    let document = json!({
+        "keeper": { "pids": pid.into_iter().collect::<Vec<_>>(), "main_pid": pid },
+        "node_id": own,
+        "reported_state": report["state"],
+        "goal_state": goal,
+        "monitor": {
+            "urls": state.monitors,
+            "last_contact_ms": live.as_ref().map(|live| live["monitor"]["last_contact_ms"].clone()),
+            "last_contact_at": live.as_ref().and_then(last_contact),
+            "reachable": live.as_ref().map(|live| live["monitor"]["reachable"].clone()),
+        },
+        "postgres": {
+            "pid": postmaster.as_ref().filter(|_| running).map(|file| file.pid),
+            "data_dir": local.pgdata,
+            "port": postmaster.as_ref().and_then(|file| file.port),
+            "running": running,
+            "in_recovery": report["postgres"]["in_recovery"],
+            "timeline": report["postgres"]["timeline"],
+        },
+        "step": report["step"],
+    });
+    if as_json {
+        say(&document.to_string());
+    } else {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        say(&format!(
+            "node {}: {} (goal {}), keeper {}, postgres {}",
+            text(&document["node_id"]),
+            text(&document["reported_state"]),
+            text(&document["goal_state"]),
+            if pid.is_some() { "running" } else { "not running" },
+            if running { "running" } else { "not running" },
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn last_contact(live: &Value) -> Option<String> {
+    let ago = live["monitor"]["last_contact_ms"].as_i64()?;
+    let at = chrono::Utc::now() - chrono::Duration::milliseconds(ago);
+    Some(at.to_rfc3339())
+}
+
+/// Leaves the formation: tells the monitor where it can be reached, and never starts again under this
+/// identity.
+pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> {
+    let owner = postgres::owner::Owner::for_data_dir(&local.pgdata)
+        .map_err(|error| failure(2, "pgdata", error.to_string()))?;
+    let store = state::Store::open(&local.state_dir, owner)
+        .map_err(|error| failure(2, "state_directory", format!("{error}; stop the keeper first")))?;
+    let mut state = store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let Some(identity) = state.identity.clone() else {
+        return Err(failure(3, "not_a_node", "this node has never joined a formation"));
+    };
+    let running = PidFile::read(&DataDir::new(&local.pgdata)).ok().flatten().is_some_and(|file| {
+        postgres::process::is_postgres_of(file.pid, &DataDir::new(&local.pgdata).canonical())
+    });
+    if running {
+        let message = "postgres is still running here; stop it first (pgtandem-keeper run, then SIGTERM)";
+        return Err(failure(3, "postgres_is_running", message));
+    }
+    if let Err(error) = block_on(tell(local, &state, &identity))? {
+        tracing::warn!("the monitor was not told ({error}); drop the node there with --force");
+    }
+    state.dropped = true;
+    store.save(&state).map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    if destroy {
+        std::fs::remove_dir_all(&local.pgdata).map_err(|error| {
+            failure(2, "pgdata", format!("cannot remove {}: {error}", local.pgdata.display()))
+        })?;
+    }
+    say("the node has left its formation");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn tell(
+    local: &Local,
+    state: &state::State,
+    identity: &shared::api::Identity,
+) -> Result<(), ApiError> {
+    let urls = local.monitor.clone().unwrap_or_else(|| state.monitors.join(","));
+    let urls = parse_monitor_urls(&urls).map_err(|error| failure(1, "bad_value", error.to_string()))?;
+    let client = Client::new(urls, Options::default()).map_err(|error| error.to_api_error())?;
+    let status = client.status(&identity.formation, None, 0).await.map_err(|e| e.to_api_error())?;
+    let Some(node) = status.nodes.iter().find(|node| node.id == identity.node_id) else {
+        return Ok(());
+    };
+    let action = Action::Drop { node: node.name.clone(), force: true };
+    let key = ctl::client::idempotency_key();
+    client.action(&identity.formation, &action, &key).await.map_err(|e| e.to_api_error())?;
+    Ok(())
+}
+
+/// The plan in words: what is done for each goal, from each class of observation.
+const RULES: &[(&str, &str, &str)] = &[
+    ("any", "wait", "nothing"),
+    ("postgres runs", "dropped", "stop (fast)"),
+    ("postgres is writable", "maintenance", "stop (immediate)"),
+    ("postgres is writable", "seal", "stop: fast where it drains, else immediate"),
+    ("standby with an upstream", "seal", "configure without upstream, wait for the three signs"),
+    ("standby whose signs do not come", "seal", "stop (immediate), start as a standby"),
+    ("postgres is stopped", "seal", "start as a standby without upstream; a drained primary stays down"),
+    ("sealed, behind the target", "fast_forward", "configure with the source as upstream"),
+    ("target reached", "fast_forward", "configure without upstream, wait for the three signs"),
+    ("empty or half-made data directory", "follow", "clone"),
+    ("postgres is writable", "follow", "stop (immediate)"),
+    ("end of the log unknown", "follow", "seal"),
+    ("log is a prefix of the upstream's history", "follow", "admission, configure, stream"),
+    ("log has diverged", "follow", "stop (fast), rewind; clone where that fails"),
+    ("empty data directory", "primary of the first epoch", "initdb"),
+    ("cluster that is not ours", "primary of the first epoch", "adopt"),
+    ("sealed standby", "primary", "promote onto the reserved timeline, confirm promotion"),
+    ("promoted, stopped, lease held", "primary", "start as the primary"),
+    ("promoted, running", "primary", "block commits, set sync spec, wait for the barrier, checkpoint"),
+    ("lease over", "primary", "stop at once (the guard), then wait for the monitor"),
+];
+
+pub(crate) fn rules(as_json: bool) -> String {
+    if as_json {
+        let rows: Vec<_> = RULES
+            .iter()
+            .map(|(observation, goal, step)| json!({ "observation": observation, "goal": goal, "step": step }))
+            .collect();
+        return Value::from(rows).to_string();
+    }
+    RULES.iter().map(|(seen, goal, step)| format!("{goal}: {seen}: {step}")).collect::<Vec<_>>().join("\n")
+}

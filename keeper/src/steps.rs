@@ -1,0 +1,81 @@
+//! Carrying out one step. Each is small, idempotent, and safe to repeat after a crash at any point.
+
+mod configure;
+mod copy;
+mod process;
+mod promote;
+mod slots;
+mod sync;
+
+use crate::node::Node;
+use crate::state::StateError;
+use fsm::node::Step;
+use postgres::config::ConfigError;
+use postgres::durable::DurableError;
+use postgres::hba::HbaError;
+use postgres::instance::InstanceError;
+use postgres::postmaster::PostmasterError;
+use postgres::session::SessionError;
+use postgres::timelines::TimelinesError;
+
+/// Why a step did not succeed. It is planned again from what is there then.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Postgres did not answer as it should.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The process did not do as it should.
+    #[error(transparent)]
+    Postmaster(#[from] PostmasterError),
+    /// A program did not.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The managed file cannot be written.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The HBA block cannot be written.
+    #[error(transparent)]
+    Hba(#[from] HbaError),
+    /// Another file cannot be.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The keeper's state cannot be.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// History files cannot be used.
+    #[error(transparent)]
+    Timelines(#[from] TimelinesError),
+    /// The control file cannot be read.
+    #[error(transparent)]
+    Control(#[from] postgres::control::ControlError),
+    /// Something is not as it has to be.
+    #[error("{0}")]
+    NotSo(String),
+    /// Not yet: to be tried again at once.
+    #[error("{0} is not there yet")]
+    NotYet(&'static str),
+}
+
+impl Node {
+    /// Carries out a step, or begins it where it is long.
+    pub async fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::Initialise => self.initialise().await,
+            Step::Adopt => self.adopt().await,
+            Step::Configure(file) => self.configure(file),
+            Step::StartStandby => self.start(true).await,
+            Step::StartPrimary => self.start(false).await,
+            Step::StopFast => self.stop(false).await,
+            Step::StopImmediate => self.stop(true).await,
+            Step::Admit { upstream, admission } => self.admit(*upstream, *admission).await,
+            Step::Clone { from } => self.begin_clone(*from).await,
+            Step::Rewind { from } => self.begin_rewind(*from).await,
+            Step::Promote { timeline } => self.promote(*timeline).await,
+            Step::ConfirmPromotion => self.confirm_promotion().await,
+            Step::Block => self.block().await,
+            Step::Set(spec) => self.set_spec(spec).await,
+            Step::Barrier(spec) => self.barrier(spec).await,
+            Step::Checkpoint => self.begin_checkpoint().await,
+        }
+    }
+}

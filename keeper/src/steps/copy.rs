@@ -1,0 +1,231 @@
+//! Copies and rewinds: long work in the background, with progress. The old data directory is kept
+//! until a new copy is complete.
+
+use super::StepError;
+use crate::clock;
+use crate::managed;
+use crate::node::{Job, Node, disk};
+use postgres::backup::{self, BackupOptions};
+use postgres::conninfo::Source;
+use postgres::datadir::{Contents, DataDir};
+use postgres::instance::Instance;
+use postgres::owner::Owner;
+use postgres::rewind::{self, RewindOptions, Rewound};
+use postgres::transfer::Progress;
+use shared::ids::NodeId;
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+impl Node {
+    fn upstream_source(&self, from: NodeId) -> Result<Source, StepError> {
+        let member = self.assignment()?.member(from).cloned();
+        let member =
+            member.ok_or_else(|| StepError::NotSo(format!("node {from} is not a member")))?;
+        if let Some(passwords) = &self.state.passwords {
+            let users = [(managed::REPLICATOR, passwords.replicator.as_str())];
+            let owner = &self.instance.owner;
+            disk(|| postgres::conninfo::write_passfile(&self.passfile(), &users, owner))?;
+        }
+        Ok(managed::source(self, &member))
+    }
+
+    /// Begins a fresh copy. An empty data directory is filled in place; otherwise the copy is made
+    /// beside it and swapped in.
+    pub(super) async fn begin_clone(&mut self, from: NodeId) -> Result<(), StepError> {
+        let source = self.upstream_source(from)?;
+        drop(self.confirm_upstream(from).await?);
+        self.stop(true).await?;
+        self.persist(|state| {
+            state.rebuilding = true;
+            if let Some(persisted) = &mut state.persisted {
+                persisted.promoted = None;
+                persisted.admitted = None;
+            }
+        })?;
+        let options = BackupOptions {
+            max_rate: self.config.max_rate.clone(),
+            slot: None,
+            wal_dir: self.config.waldir.clone(),
+        };
+        let instance = self.instance.clone();
+        let (sender, progress) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            clone(&instance, &source, options, sender).await
+        });
+        self.begin_job("clone", from, progress, task)
+    }
+
+    /// Begins a rewind; a copy follows if it fails.
+    pub(super) async fn begin_rewind(&mut self, from: NodeId) -> Result<(), StepError> {
+        let source = self.upstream_source(from)?;
+        drop(self.confirm_upstream(from).await?);
+        self.persist(|state| {
+            state.rebuilding = true;
+            if let Some(persisted) = &mut state.persisted {
+                persisted.promoted = None;
+                persisted.admitted = None;
+            }
+        })?;
+        let instance = self.instance.clone();
+        let (sender, progress) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let mut child = rewind::start(&instance, &source, "postgres", RewindOptions::default())
+                .map_err(|error| error.to_string())?;
+            let watched = follow(child.progress(), sender);
+            let ended = child.wait().await;
+            watched.abort();
+            match ended {
+                Ok(Rewound::Changed) => Ok(()),
+                Ok(Rewound::NotRequired) => {
+                    Err("pg_rewind sees no divergence although there is one".to_owned())
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        self.begin_job("rewind", from, progress, task)
+    }
+
+    fn begin_job(
+        &mut self,
+        name: &'static str,
+        from: NodeId,
+        progress: watch::Receiver<Option<(u64, u64)>>,
+        task: tokio::task::JoinHandle<Result<(), String>>,
+    ) -> Result<(), StepError> {
+        let epoch = self.assignment()?.epoch;
+        tracing::info!(node.id = self.id.0, "{name} from node {from} begins");
+        let began = clock::now();
+        self.forget_server();
+        self.job = Some(Job { name, purpose: (from, epoch), began, progress, task });
+        Ok(())
+    }
+
+    /// Looks after the job: its end, or a goal that it does not serve any more. `true` while it goes
+    /// on.
+    pub async fn look_after_job(&mut self) -> bool {
+        use shared::goal::{Goal, Upstream};
+        let wanted = self.persisted().map(|persisted| {
+            let assignment = &persisted.assignment;
+            match &assignment.goal {
+                Goal::Follow { upstream: Upstream::Primary { node } } => Some((*node, assignment.epoch)),
+                _ => None,
+            }
+        });
+        let Some(job) = &mut self.job else { return false };
+        if wanted.flatten() != Some(job.purpose) {
+            tracing::info!("{} is given up: the goal has changed", job.name);
+            self.job = None;
+            return false;
+        }
+        if !job.task.is_finished() {
+            let progress = *job.progress.borrow();
+            let (name, began) = (job.name, job.began);
+            self.show_step(name, progress, began);
+            return true;
+        }
+        let ended = (&mut job.task).await.unwrap_or_else(|error| Err(error.to_string()));
+        let (name, from, began) = (job.name, job.purpose.0, job.began);
+        self.job = None;
+        self.hba = None;
+        let took = clock::now().since(began);
+        match ended {
+            Ok(()) => {
+                tracing::info!(duration_ms = took, "{name} is complete after {took} ms");
+                self.warnings.remove("rebuild");
+                if let Err(error) = self.admit_rebuilt(from).await {
+                    tracing::warn!("{name} is complete, but the primary does not let this node in: {error}");
+                }
+            }
+            Err(error) => {
+                let text = format!("{name} failed: {}", error.trim());
+                tracing::warn!("{text}");
+                self.warnings.insert("rebuild", text);
+            }
+        }
+        false
+    }
+
+    /// A fresh copy, or a rewound one, is by its making a prefix of its source; it has to be: it is
+    /// consistent only once it has streamed.
+    async fn admit_rebuilt(&mut self, from: NodeId) -> Result<(), StepError> {
+        let assignment = self.assignment()?;
+        let admission = assignment
+            .member(self.id)
+            .map(|member| member.admission)
+            .ok_or(StepError::NotYet("an assignment that names this node"))?;
+        self.admit(from, admission).await
+    }
+}
+
+/// Passes the progress on.
+fn follow(
+    mut from: watch::Receiver<Progress>,
+    to: watch::Sender<Option<(u64, u64)>>,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while from.changed().await.is_ok() {
+            let progress = *from.borrow();
+            to.send_replace(Some((progress.done, progress.total)));
+        }
+    })
+}
+
+async fn clone(
+    instance: &Instance,
+    source: &Source,
+    options: BackupOptions,
+    progress: watch::Sender<Option<(u64, u64)>>,
+) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let empty = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
+    let target = if empty { instance.data_dir.path().to_owned() } else { beside(instance, "new") };
+    if !empty {
+        remove(&target).await.map_err(|error| text(&error))?;
+    }
+    let copy = Instance { data_dir: DataDir::new(&target), ..instance.clone() };
+    let mut transfer = backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
+    let watched = follow(transfer.progress(), progress);
+    let ended = transfer.wait().await;
+    watched.abort();
+    ended.map_err(|error| text(&error))?;
+    prepare(&copy.data_dir, &instance.owner).map_err(|error| text(&error))?;
+    if empty {
+        return Ok(());
+    }
+    let old = beside(instance, "old");
+    remove(&old).await.map_err(|error| text(&error))?;
+    swap(instance.data_dir.path(), &target, &old).map_err(|error| {
+        format!("the new copy is complete in {}, but cannot be put in place: {error}", target.display())
+    })?;
+    remove(&old).await.map_err(|error| text(&error))
+}
+
+/// A copy is a standby from its first start on, and connects to nobody before it is told to.
+fn prepare(dir: &DataDir, owner: &Owner) -> Result<(), postgres::durable::DurableError> {
+    dir.set_standby(owner)?;
+    Ok(())
+}
+
+fn beside(instance: &Instance, what: &str) -> PathBuf {
+    let path = instance.data_dir.path();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".pgtandem-{what}"));
+    path.with_file_name(name)
+}
+
+fn swap(data: &Path, new: &Path, old: &Path) -> std::io::Result<()> {
+    std::fs::rename(data, old)?;
+    if let Err(error) = std::fs::rename(new, data) {
+        std::fs::rename(old, data)?;
+        return Err(error);
+    }
+    let parent = data.parent().unwrap_or(Path::new("/"));
+    std::fs::File::open(parent)?.sync_all()
+}
+
+async fn remove(path: &Path) -> std::io::Result<()> {
+    match tokio::fs::remove_dir_all(path).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

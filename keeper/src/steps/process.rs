@@ -1,0 +1,60 @@
+//! Starting and stopping Postgres.
+
+use super::StepError;
+use crate::node::{Node, disk};
+use postgres::postmaster::{Postmaster, Signal, end_children};
+use postgres::timelines;
+use std::time::Duration;
+
+/// How long a fast stop may take: its checkpoint writes what is dirty.
+const FAST_PATIENCE: Duration = Duration::from_secs(30);
+/// An immediate stop writes nothing; PostgreSQL itself kills what does not end within 5 s.
+const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(6);
+/// A killed process ends unless the kernel is stuck.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Starts Postgres; whether it gets ready is seen later.
+    pub(super) async fn start(&mut self, standby: bool) -> Result<(), StepError> {
+        if self.running().is_some() {
+            return Ok(());
+        }
+        end_children(&self.instance).await?;
+        let control = self.instance.control_data().await?;
+        let instance = self.instance.clone();
+        disk(|| -> Result<(), StepError> {
+            postgres::durable::create_dir(&instance.socket_dir, 0o755, &instance.owner)?;
+            if standby {
+                instance.data_dir.set_standby(&instance.owner)?;
+            } else {
+                instance.data_dir.clear_standby()?;
+            }
+            // As newest history file, a placeholder would keep a standby from starting.
+            timelines::remove_trailing_placeholders(&instance.data_dir, &control)?;
+            Ok(())
+        })?;
+        self.forget_server();
+        let postmaster = Postmaster::start(&self.instance).await?;
+        self.postmaster.send_replace(Some(postmaster));
+        Ok(())
+    }
+
+    /// Stops Postgres, at once or letting sessions and standbys finish.
+    pub(super) async fn stop(&mut self, at_once: bool) -> Result<(), StepError> {
+        let Some(postmaster) = self.running() else { return Ok(()) };
+        self.session = None;
+        let immediate = (Signal::ImmediateStop, IMMEDIATE_PATIENCE);
+        let kill = (Signal::Kill, KILL_PATIENCE);
+        let fast = (Signal::FastStop, FAST_PATIENCE);
+        let stages: &[_] = if at_once { &[immediate, kill] } else { &[fast, immediate, kill] };
+        // It ends because we want it to: nobody is to take that for a crash.
+        self.postmaster.send_replace(None);
+        let stopped = postmaster.stop(stages).await;
+        if stopped.is_err() {
+            self.postmaster.send_replace(Some(postmaster));
+        }
+        self.forget_server();
+        stopped?;
+        Ok(())
+    }
+}

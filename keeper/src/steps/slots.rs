@@ -1,0 +1,116 @@
+//! Slots: the admission of a standby on its upstream, and the ones by which every node keeps WAL for
+//! all others. Slots that are not ours are never touched.
+
+use super::StepError;
+use crate::clock;
+use crate::managed;
+use crate::node::{Node, SQL_LIMIT};
+use fsm::node::view::Admitted;
+use postgres::session::{Session, SessionError, Target};
+use shared::goal::{Assignment, Goal, Member};
+use shared::ids::{NodeId, Ticket};
+use shared::lsn::Lsn;
+use std::collections::BTreeSet;
+
+/// How often the slots are looked after.
+const SLOTS_INTERVAL_MS: u64 = 2000;
+
+impl Node {
+    /// A connection to a member as the replicator.
+    pub(super) async fn connect_to(&self, member: &Member) -> Result<Session, SessionError> {
+        let target = Target::tcp(&member.host, member.port, managed::REPLICATOR, "postgres");
+        let target = match &self.state.passwords {
+            Some(passwords) => target.password(&passwords.replicator),
+            None => target,
+        };
+        Session::connect(&target, SQL_LIMIT).await
+    }
+
+    /// The upstream itself confirms that it is the running primary of the assigned epoch (rule 10).
+    pub(super) async fn confirm_upstream(&self, upstream: NodeId) -> Result<Session, StepError> {
+        let assignment = self.assignment()?;
+        let member = assignment
+            .member(upstream)
+            .ok_or_else(|| StepError::NotSo(format!("node {upstream} is not a member")))?;
+        let session = self.connect_to(member).await?;
+        let expected = assignment.lineage.entry(assignment.epoch).map(|entry| entry.timeline);
+        // An error while it is in recovery: pg_current_wal_insert_lsn() is for primaries.
+        let timeline = session.current_timeline().await?;
+        if Some(timeline) != expected {
+            return Err(StepError::NotSo(format!(
+                "{} writes timeline {timeline}, which is not that of epoch {}",
+                member.name, assignment.epoch
+            )));
+        }
+        Ok(session)
+    }
+
+    pub(super) fn assignment(&self) -> Result<&Assignment, StepError> {
+        self.persisted()
+            .map(|persisted| &persisted.assignment)
+            .ok_or(StepError::NotYet("an assignment"))
+    }
+
+    /// Rule 10: the proof has been made; the slot that lets this node in is created, older ones go.
+    pub(super) async fn admit(
+        &mut self,
+        upstream: NodeId,
+        admission: Ticket,
+    ) -> Result<(), StepError> {
+        let session = self.confirm_upstream(upstream).await?;
+        session.create_slot(&self.id.admission_slot(admission), true).await?;
+        let epoch = self.assignment()?.epoch;
+        self.persist(|state| {
+            state.rebuilding = false;
+            if let Some(persisted) = &mut state.persisted {
+                persisted.admitted = Some(Admitted { upstream, epoch, admission });
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Keeps WAL for every other member up to what it has, and drops what no present admission uses.
+    pub async fn look_after_slots(&mut self, flushed: &[(NodeId, Lsn)]) {
+        let now = clock::now();
+        if self.seen.slots_at.is_some_and(|at| now.since(at) < SLOTS_INTERVAL_MS) {
+            return;
+        }
+        self.seen.slots_at = Some(now);
+        if let Err(error) = self.try_slots(flushed).await {
+            tracing::warn!("cannot look after the replication slots: {error}");
+        }
+    }
+
+    async fn try_slots(&mut self, flushed: &[(NodeId, Lsn)]) -> Result<(), StepError> {
+        let own = self.id;
+        let assignment = self.assignment()?.clone();
+        let others = || assignment.members.iter().filter(|member| member.id != own);
+        let mut wanted: BTreeSet<String> = others().map(|member| member.id.retention_slot()).collect();
+        let is_primary = matches!(assignment.goal, Goal::Primary { .. });
+        let admissions: BTreeSet<String> =
+            others().map(|member| member.id.admission_slot(member.admission)).collect();
+        let session = self.session().await?;
+        let slots = session.slots().await?;
+        for slot in slots.iter().filter(|slot| slot.name.starts_with("pgtandem_")) {
+            let admitted = is_primary && admissions.contains(&slot.name);
+            let lost = slot.wal_status.as_deref() == Some("lost");
+            if (!wanted.contains(&slot.name) && !admitted) || lost {
+                session.drop_slot(&slot.name).await?;
+            }
+        }
+        let existing: BTreeSet<_> = slots.iter().map(|slot| slot.name.clone()).collect();
+        wanted.retain(|name| !existing.contains(name));
+        for name in &wanted {
+            session.create_slot(name, true).await?;
+        }
+        for (node, lsn) in flushed.iter().filter(|(node, _)| *node != own) {
+            let name = node.retention_slot();
+            let behind = slots.iter().find(|slot| slot.name == name && slot.active_pid.is_none());
+            let at = behind.and_then(|slot| slot.restart_lsn);
+            if at.is_some_and(|at| at < *lsn) {
+                session.advance_slot(&name, *lsn).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! What the monitor itself, and the peers of a node, can reach of it: asked only when its keeper is
+//! suspect (`fsm::group::detector::wants_probe`). Finds facts, judges nothing.
+
+use crate::clock;
+use crate::group::Command;
+use fsm::Millis;
+use fsm::group::detector::{Verdict, verdict};
+use fsm::group::view::Probe;
+use fsm::group::{Record, View};
+use serde::Deserialize;
+use shared::ids::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// PostgreSQL's `SSLRequest`: answered with one byte by every server before any authentication.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// The shortest time a probe may take: a busy host needs this.
+const SHORTEST_PROBE: Duration = Duration::from_millis(100);
+
+/// Something that a probe found.
+#[derive(Clone, Copy, Debug)]
+pub enum Finding {
+    /// What a connection to the node's keeper gave.
+    Keeper {
+        /// The node.
+        node: NodeId,
+        /// The result.
+        probe: Probe,
+    },
+    /// What a connection to its Postgres gave.
+    Postgres {
+        /// The node.
+        node: NodeId,
+        /// The result.
+        probe: Probe,
+    },
+    /// What a peer says of the node.
+    Peer {
+        /// The node.
+        node: NodeId,
+        /// The peer.
+        peer: NodeId,
+        /// The result.
+        probe: Probe,
+    },
+    /// The round is over.
+    Finished {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// What a connection gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reached {
+    Answered,
+    Refused,
+    Silent,
+}
+
+impl Reached {
+    /// Dated by the start of the probe: a report that came since is newer.
+    fn at(self, began: Millis) -> Probe {
+        match self {
+            Self::Answered => Probe::Answered(began),
+            Self::Refused => Probe::Refused(began),
+            Self::Silent => Probe::Silent(began),
+        }
+    }
+}
+
+/// What a peer answers at `/peers/{id}`.
+#[derive(Debug, Deserialize)]
+struct PeerView {
+    keeper: Reached,
+    postgres: Reached,
+}
+
+/// The probes of a group: one round at a time per node.
+pub struct Prober {
+    commands: mpsc::Sender<Command>,
+    /// `None`: reqwest could not be set up, so that every keeper stays unknown, which kills nobody.
+    client: Option<reqwest::Client>,
+    rounds: BTreeMap<NodeId, Round>,
+}
+
+struct Round {
+    began: Millis,
+    under_way: bool,
+}
+
+/// Where to look for a node, and whom to ask about it.
+struct Target {
+    node: NodeId,
+    rest: String,
+    postgres: (String, u16),
+    peers: Vec<(NodeId, String)>,
+    limit: Duration,
+}
+
+impl std::fmt::Debug for Prober {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prober")
+    }
+}
+
+impl Prober {
+    /// Findings go to these commands.
+    pub fn new(commands: mpsc::Sender<Command>) -> Self {
+        // Each probe is a connection of its own: an old one says nothing about the present.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
+        if let Err(error) = &client {
+            tracing::error!("keepers cannot be probed: {error}");
+        }
+        Self { commands, client: client.ok(), rounds: BTreeMap::new() }
+    }
+
+    /// Begins a round for a node unless one is under way or was just made; the peers that are asked.
+    pub fn start(
+        &mut self,
+        record: &Record,
+        view: &View,
+        id: NodeId,
+        now: Millis,
+    ) -> Option<BTreeSet<NodeId>> {
+        let timers = record.settings.timers();
+        let reported_at = view.nodes.get(&id).map_or(Millis(0), |evidence| evidence.reported_at);
+        let too_soon = self.rounds.get(&id).is_some_and(|round| {
+            // The first round after a report is not put off.
+            let recent = now.since(round.began) < timers.report_interval_ms / 2;
+            round.under_way || (recent && round.began >= reported_at)
+        });
+        if too_soon {
+            return None;
+        }
+        let client = self.client.clone()?;
+        let node = record.nodes.get(&id)?;
+        let peers: Vec<_> = record
+            .nodes
+            .iter()
+            .filter(|(peer, _)| {
+                **peer != id && verdict(view, **peer, &timers, now) == Verdict::Good
+            })
+            .map(|(peer, node)| (*peer, node.rest.clone()))
+            .collect();
+        let asked = peers.iter().map(|(peer, _)| *peer).collect();
+        let target = Target {
+            node: id,
+            rest: node.rest.clone(),
+            postgres: (node.host.clone(), node.port),
+            peers,
+            limit: (timers.node_timeout() / 3).max(SHORTEST_PROBE),
+        };
+        self.rounds.insert(id, Round { began: now, under_way: true });
+        drop(tokio::spawn(round(client, target, self.commands.clone())));
+        Some(asked)
+    }
+
+    /// A round is over.
+    pub fn finished(&mut self, node: NodeId) {
+        if let Some(round) = self.rounds.get_mut(&node) {
+            round.under_way = false;
+        }
+    }
+}
+
+/// One round: everything at the same time, each result sent as soon as it is there.
+async fn round(client: reqwest::Client, target: Target, commands: mpsc::Sender<Command>) {
+    let node = target.node;
+    let began = clock::millis();
+    let send = |finding| {
+        let commands = commands.clone();
+        // The task is gone when the process ends; then nobody wants to know.
+        async move { drop(commands.send(Command::Found(finding)).await) }
+    };
+    let keeper = async {
+        let reached = probe_keeper(&client, &target.rest, target.limit).await;
+        send(Finding::Keeper { node, probe: reached.at(began) }).await;
+    };
+    let postgres = async {
+        let reached = probe_postgres(&target.postgres, target.limit).await;
+        send(Finding::Postgres { node, probe: reached.at(began) }).await;
+    };
+    let peers = target.peers.iter().map(|(peer, rest)| {
+        let (client, send) = (&client, &send);
+        async move {
+            let reached = ask_peer(client, rest, node, target.limit).await;
+            send(Finding::Peer { node, peer: *peer, probe: reached.at(began) }).await;
+        }
+    });
+    tokio::join!(keeper, postgres, futures::future::join_all(peers));
+    send(Finding::Finished { node }).await;
+}
+
+/// Any HTTP answer will do: it is the process that is looked for.
+async fn probe_keeper(client: &reqwest::Client, rest: &str, limit: Duration) -> Reached {
+    let request = client.get(format!("http://{rest}/liveness")).timeout(limit).send();
+    match request.await {
+        Ok(_) => Reached::Answered,
+        Err(error) if is_refused(&error) => Reached::Refused,
+        Err(_) => Reached::Silent,
+    }
+}
+
+/// What another keeper of the group can reach. It needs a limit's time itself to find out.
+async fn ask_peer(client: &reqwest::Client, rest: &str, node: NodeId, limit: Duration) -> Reached {
+    let url = format!("http://{rest}/peers/{node}");
+    let answer = async {
+        client
+            .get(url)
+            .timeout(limit * 2)
+            .send()
+            .await?
+            .error_for_status()?
+            .json::<PeerView>()
+            .await
+    };
+    match answer.await {
+        Ok(
+            PeerView { keeper: Reached::Answered, .. }
+            | PeerView { postgres: Reached::Answered, .. },
+        ) => Reached::Answered,
+        Ok(PeerView { keeper: Reached::Refused, postgres: Reached::Refused }) => Reached::Refused,
+        Ok(_) | Err(_) => Reached::Silent,
+    }
+}
+
+async fn probe_postgres((host, port): &(String, u16), limit: Duration) -> Reached {
+    let dialogue = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.write_all(&SSL_REQUEST).await?;
+        let mut answer = [0];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    };
+    match tokio::time::timeout(limit, dialogue).await {
+        Ok(Ok([b'N' | b'S' | b'E'])) => Reached::Answered,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Reached::Refused,
+        Ok(Ok(_) | Err(_)) | Err(_) => Reached::Silent,
+    }
+}
+
+fn is_refused(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,178 @@
+//! Creating, starting, finding again, stopping; and what happens when a server dies.
+
+use crate::harness::{LIMIT, Place, SUPERUSER, configure, connect, eventually, start, stop};
+use postgres::control::ClusterState;
+use postgres::datadir::Contents;
+use postgres::hba;
+use postgres::pidfile::PidStatus;
+use postgres::postmaster::{Postmaster, PostmasterError, Signal, end_children};
+use postgres::process::{self, Process};
+use postgres::programs::Program;
+use postgres::session::{Session, SessionError, Target};
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_server_is_created_started_adopted_reloaded_and_stopped() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    assert_eq!(instance.data_dir.contents(), Contents::Cluster { major: 15 });
+    assert!(Postmaster::adopt(&instance).await.unwrap().is_none());
+
+    let server = start(&instance).await;
+    assert_eq!(server.status().await.unwrap(), Some(PidStatus::Ready));
+    let control = instance.control_data().await.unwrap();
+    assert_eq!(control.state, ClusterState::InProduction);
+    assert!(control.checksums);
+    let adopted = Postmaster::adopt(&instance).await.unwrap().unwrap();
+    assert_eq!(adopted.pid(), server.pid());
+
+    let session = connect(&instance).await;
+    assert!(session.server_version().await.unwrap().starts_with("15."));
+    let before = session.setting("work_mem").await.unwrap().unwrap();
+    assert!(before.source_file.is_none());
+    configure(&instance, &[("work_mem", "5MB")]);
+    adopted.signal(Signal::Reload).unwrap();
+    let after = eventually("the new value", async || {
+        let setting = connect(&instance).await.setting("work_mem").await.unwrap().unwrap();
+        if setting.value == "5120" { Ok(setting) } else { Err(setting.value) }
+    })
+    .await;
+    assert!(after.source_file.unwrap().ends_with(postgres::config::FILE));
+
+    drop(server);
+    stop(&adopted, Signal::FastStop).await;
+    assert!(!adopted.is_alive());
+    assert!(Postmaster::adopt(&instance).await.unwrap().is_none());
+    assert_eq!(instance.control_data().await.unwrap().state, ClusterState::ShutDown);
+    let refused = Session::connect(&Target::socket(&instance, SUPERUSER, "postgres"), LIMIT).await;
+    assert!(matches!(refused, Err(SessionError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_stale_pid_file_is_no_server() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    for pid in [std::process::id().to_string(), "4194303".to_owned(), "-1".to_owned()] {
+        let content = format!("{pid}\n{}\n1\n5432\n", instance.data_dir.path().display());
+        std::fs::write(instance.data_dir.join("postmaster.pid"), content).unwrap();
+        assert!(Postmaster::adopt(&instance).await.unwrap().is_none(), "{pid}");
+    }
+}
+
+#[tokio::test]
+async fn single_user_mode_does_not_wait_for_standbys_and_tells_errors() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let blocked = "x".repeat(75);
+    configure(&instance, &[("synchronous_standby_names", &blocked)]);
+    let sql = "CREATE ROLE one LOGIN\n PASSWORD 'secret';\n\nCREATE ROLE two; -- a comment\n";
+    instance.single_user(sql, LIMIT).await.unwrap();
+    let error = instance.single_user("CREATE ROLE one PASSWORD 'secret';", LIMIT).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("already exists") && !error.contains("secret"), "{error}");
+    instance.data_dir.set_standby(&instance.owner).unwrap();
+    let error = instance.crash_recover(LIMIT).await.unwrap_err().to_string();
+    assert!(error.contains("standby mode"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_tells_why() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    configure(&instance, &[("shared_buffers", "many")]);
+    let server = Postmaster::start(&instance).await.unwrap();
+    let error = server.wait_ready(LIMIT).await.unwrap_err();
+    assert!(matches!(error, PostmasterError::Ended { .. }), "{error}");
+    assert!(error.to_string().contains("shared_buffers"), "{error}");
+}
+
+#[tokio::test]
+async fn a_killed_postmaster_is_noticed_and_can_be_started_again() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let server = start(&instance).await;
+    let session = connect(&instance).await;
+    session.execute("CREATE TABLE t AS SELECT 1").await.unwrap();
+    // A backend that cannot notice the death of the postmaster.
+    let backend = Process::open(session.backend_pid()).unwrap().unwrap();
+    backend.signal(rustix::process::Signal::STOP).unwrap();
+    let adopted = Postmaster::adopt(&instance).await.unwrap().unwrap();
+
+    server.signal(Signal::Kill).unwrap();
+    let status = tokio::time::timeout(LIMIT, server.exited()).await.unwrap().unwrap();
+    assert!(!status.success());
+    assert_eq!(tokio::time::timeout(LIMIT, adopted.exited()).await.unwrap(), None);
+    assert!(Postmaster::adopt(&instance).await.unwrap().is_none());
+
+    let too_early = Postmaster::start(&instance).await.unwrap();
+    let error = too_early.wait_ready(LIMIT).await.unwrap_err().to_string();
+    assert!(error.contains("shared memory"), "{error}");
+    end_children(&instance).await.unwrap();
+    assert_eq!(process::postgres_in(&instance.data_dir.canonical()), Vec::<i32>::new());
+    let again = start(&instance).await;
+    connect(&instance).await.execute("SELECT * FROM t").await.unwrap();
+
+    // Stopping by force clears the children too.
+    let session = connect(&instance).await;
+    let backend = Process::open(session.backend_pid()).unwrap().unwrap();
+    backend.signal(rustix::process::Signal::STOP).unwrap();
+    let stages = [(Signal::FastStop, Duration::from_millis(300)), (Signal::Kill, LIMIT)];
+    assert_eq!(again.stop(&stages).await.unwrap(), Some(Signal::Kill));
+    assert_eq!(process::postgres_in(&instance.data_dir.canonical()), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn rules_passwords_and_addresses_over_tcp() {
+    let place = Place::new();
+    let mut instance = place.cluster("a").await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    instance.port = free.local_addr().unwrap().port();
+    drop(free);
+    let limit = Duration::from_secs(5);
+    let target = Target::tcp("127.0.0.1", instance.port, "one", "postgres").password("secret");
+    let refused = Session::connect(&target, limit).await;
+    assert!(matches!(refused, Err(SessionError::Refused { .. })), "{refused:?}");
+
+    "127.0.0.1".clone_into(&mut instance.listen_addresses);
+    configure(&instance, &[]);
+    let sql = "CREATE ROLE one LOGIN REPLICATION PASSWORD 'secret';";
+    instance.single_user(sql, LIMIT).await.unwrap();
+    let path = instance.data_dir.join("pg_hba.conf");
+    let rules = ["host postgres one 127.0.0.1/32 scram-sha-256".to_owned()];
+    hba::apply(&path, &rules, &instance.owner).unwrap();
+    start(&instance).await;
+    let session = Session::connect(&target, limit).await.unwrap();
+    // The role of the admission slots is no superuser.
+    session.create_slot("pgtandem_2_1", false).await.unwrap();
+    let wrong = Target::tcp("127.0.0.1", instance.port, "one", "postgres").password("other");
+    let error = Session::connect(&wrong, limit).await.unwrap_err();
+    assert!(matches!(error, SessionError::Connect { .. }), "{error}");
+    assert!(!format!("{error} {error:?} {wrong:?}").contains("other"));
+}
+
+/// Where nobody reaps the adopted server, its number stays taken, and PostgreSQL would refuse to start
+/// beside a lock file of that number.
+#[tokio::test]
+async fn a_dead_postmaster_that_nobody_reaps_is_no_obstacle() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let program = instance.programs.path(Program::Postgres);
+    let script = format!(
+        "{} -D {} >/dev/null 2>&1 & exec sleep 600",
+        program.display(),
+        instance.data_dir.path().display()
+    );
+    let mut parent = instance.owner.command("sh");
+    let mut parent = parent.arg("-c").arg(script).kill_on_drop(true).spawn().unwrap();
+    let adopted = eventually("the server of another", async || {
+        let found = Postmaster::adopt(&instance).await.unwrap();
+        found.ok_or("no server yet".to_owned())
+    })
+    .await;
+    adopted.wait_ready(LIMIT).await.unwrap();
+    adopted.signal(Signal::Kill).unwrap();
+    tokio::time::timeout(LIMIT, adopted.exited()).await.unwrap();
+    end_children(&instance).await.unwrap();
+    start(&instance).await;
+    parent.kill().await.unwrap();
+}

@@ -1,0 +1,108 @@
+//! What a primary is asked and told: settings and their faults, slots, the probe commit.
+
+use crate::harness::{LIMIT, Place, configure, connect, eventually, start};
+use postgres::postmaster::Signal;
+use postgres::session::primary::{Probe, SYNC_WAIT};
+use postgres::session::slots::Created;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_probe_waits_is_cancelled_and_is_released() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let blocked = "x".repeat(75);
+    configure(&instance, &[("synchronous_standby_names", &blocked)]);
+    let server = start(&instance).await;
+    let watcher = connect(&instance).await;
+    // Orders of our own do not wait.
+    watcher.execute("CREATE TABLE t (a int)").await.unwrap();
+    watcher.write_record().await.unwrap();
+
+    let waits = async |pid| {
+        eventually("the probe waits", async || {
+            match watcher.backend_wait_event(pid).await.unwrap() {
+                Some(event) if event == SYNC_WAIT => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    };
+    let session = connect(&instance).await;
+    let pid = session.backend_pid();
+    let probe = tokio::spawn(async move { session.probe(LIMIT).await });
+    waits(pid).await;
+    watcher.execute(&format!("SELECT pg_cancel_backend({pid})")).await.unwrap();
+    let Probe::Cancelled(notice) = probe.await.unwrap().unwrap() else { panic!("no warning") };
+    assert_eq!(notice.routine, "SyncRepWaitForLSN");
+
+    let session = connect(&instance).await;
+    let pid = session.backend_pid();
+    let probe = tokio::spawn(async move { session.probe(LIMIT).await });
+    waits(pid).await;
+    configure(&instance, &[("synchronous_standby_names", "")]);
+    server.signal(Signal::Reload).unwrap();
+    assert_eq!(probe.await.unwrap().unwrap(), Probe::Released);
+
+    // One that runs over its limit is cancelled at the server.
+    configure(&instance, &[("synchronous_standby_names", &blocked)]);
+    server.signal(Signal::Reload).unwrap();
+    let session = connect(&instance).await;
+    let pid = session.backend_pid();
+    eventually("a probe that waits again", async || {
+        match session.probe(Duration::from_millis(200)).await {
+            Err(_) => Ok(()),
+            Ok(probe) => Err(format!("{probe:?}")),
+        }
+    })
+    .await;
+    eventually("the end of the wait", async || {
+        match watcher.backend_wait_event(pid).await.unwrap() {
+            Some(event) if event == SYNC_WAIT => Err(event),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_and_their_faults() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let server = start(&instance).await;
+    let session = connect(&instance).await;
+    assert_eq!(session.file_errors().await.unwrap(), []);
+    assert_eq!(session.setting("no_such").await.unwrap(), None);
+    configure(&instance, &[("work_mem", "lots"), ("max_connections", "30")]);
+    let faults = session.file_errors().await.unwrap();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults[0].name.as_deref(), Some("work_mem"));
+    server.signal(Signal::Reload).unwrap();
+    eventually("the setting that waits for a restart", async || {
+        let names = connect(&instance).await.pending_restart().await.unwrap();
+        if names == ["max_connections"] { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slots() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    start(&instance).await;
+    let session = connect(&instance).await;
+    assert_eq!(session.create_slot("one", false).await.unwrap(), Created::Now);
+    assert_eq!(session.create_slot("one", false).await.unwrap(), Created::Already);
+    assert_eq!(session.create_slot("two", true).await.unwrap(), Created::Now);
+    let slots = session.slots().await.unwrap();
+    assert_eq!(slots[0].restart_lsn, None);
+    let kept = slots[1].restart_lsn.unwrap();
+    session.write_record().await.unwrap();
+    let end = session.flush_lsn().await.unwrap();
+    assert!(end > kept);
+    assert!(!session.advance_slot("one", end).await.unwrap(), "it keeps nothing");
+    assert!(session.advance_slot("two", end).await.unwrap());
+    assert!(!session.advance_slot("two", kept).await.unwrap(), "never backwards");
+    assert_eq!(session.slots().await.unwrap()[1].restart_lsn, Some(end));
+    assert!(session.drop_slot("one").await.unwrap());
+    assert!(!session.drop_slot("one").await.unwrap());
+}

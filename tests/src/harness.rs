@@ -1,0 +1,24 @@
+//! A cluster under test: start it, break it, write to it, judge it.
+//!
+//! What must hold: nothing that was started survives the test, however it ends; clusters of several
+//! tests do not disturb each other; every wait has a deadline and says what it last saw.
+
+pub mod binaries;
+pub mod cluster;
+pub mod history;
+pub mod monitor;
+pub mod node;
+pub mod operator;
+pub mod ports;
+pub mod process;
+pub mod sandbox;
+pub mod sql;
+pub mod verdict;
+pub mod wait;
+pub mod workload;
+
+pub use cluster::{Builder, Cluster};
+pub use history::{Attempt, History, Outcome};
+pub use node::{Node, NodeOptions};
+pub use verdict::Verdict;
+pub use workload::Workload;

@@ -1,0 +1,36 @@
+//! Where the programs are: ours beside the test executable, PostgreSQL's where packages put them.
+
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// One of our programs. Cargo builds the binaries of other packages only when told to, so a test run
+/// begins with `cargo build --workspace --bins`, as `make test` does.
+pub fn ours(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where is this test?")?;
+    let found = this.ancestors().skip(1).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "{name} is not beside {}: `cargo build --workspace --bins` makes it",
+            this.display()
+        )
+    })
+}
+
+/// One of PostgreSQL's programs, of the newest version that is installed.
+pub fn postgres(name: &str) -> Result<PathBuf> {
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut dirs: Vec<(u32, PathBuf)> = packaged
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    dirs.sort();
+    let newest = dirs.into_iter().rev().map(|(_, dir)| dir.join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = newest.chain(std::env::split_paths(&path)).map(|dir| dir.join(name));
+    found.into_iter().find(|path| is_file(path)).with_context(|| {
+        format!("PostgreSQL's program {name} is not installed: `make setup` does that")
+    })
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}

@@ -1,0 +1,141 @@
+//! The monitor under test.
+
+use super::binaries;
+use super::ports::Port;
+use super::process::{Daemon, command};
+use super::sandbox::Sandbox;
+use super::wait::{DEADLINE, eventually};
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use shared::api::{Explanation, Ready, Status};
+use shared::event::Event;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A monitor that is up answers within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A monitor, whether it runs or not.
+#[derive(Debug)]
+pub struct Monitor {
+    dir: PathBuf,
+    log: PathBuf,
+    port: Port,
+    http: reqwest::Client,
+    process: Mutex<Option<Daemon>>,
+}
+
+impl Monitor {
+    /// Prepares a monitor in a sandbox; starts nothing.
+    pub fn new(sandbox: &Sandbox) -> Result<Self> {
+        Ok(Self {
+            dir: sandbox.dir("monitor")?,
+            log: sandbox.log("monitor"),
+            port: Port::take()?,
+            http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
+            process: Mutex::new(None),
+        })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number())
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<()> {
+        let mut process = self.process();
+        if process.is_some() {
+            bail!("the monitor is running already");
+        }
+        let mut command = command(&binaries::ours("pgtandem-monitor")?);
+        command.arg("run").arg("--data-dir").arg(self.dir.join("data"));
+        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port.number()));
+        *process = Some(Daemon::start("the monitor", command, &self.log)?);
+        Ok(())
+    }
+
+    /// SIGKILL; its own Postgres lives on.
+    pub fn kill(&self) -> Result<()> {
+        self.take()?.kill()
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn stop(&self) -> Result<ExitStatus> {
+        let mut process = self.take()?;
+        process.signal(Signal::TERM)?;
+        process.wait().await
+    }
+
+    /// Whether the harness has it running.
+    pub fn is_up(&self) -> bool {
+        self.process().is_some()
+    }
+
+    /// How it ended, if it ended without having been told to.
+    pub fn unexpected_end(&self) -> Result<Option<ExitStatus>> {
+        self.process().as_mut().map_or(Ok(None), Daemon::ended)
+    }
+
+    /// Waits until it serves requests.
+    pub async fn ready(&self) -> Result<()> {
+        eventually("a monitor that is ready", DEADLINE, async || {
+            if let Some(status) = self.unexpected_end()? {
+                bail!("the monitor ended while it was starting: {status}");
+            }
+            match self.get::<Ready>("/readyz").await {
+                Ok(ready) if ready.ready => Ok(Ok(())),
+                Ok(ready) => Ok(Err(format!("{ready:?}"))),
+                Err(error) => Ok(Err(format!("{error:#}"))),
+            }
+        })
+        .await
+    }
+
+    /// The formation as it stands.
+    pub async fn status(&self) -> Result<Status> {
+        self.get("/v1/formations/default/status").await
+    }
+
+    /// What stands in the way.
+    pub async fn explain(&self) -> Result<Explanation> {
+        self.get("/v1/formations/default/explain").await
+    }
+
+    /// The history after an event, oldest first.
+    pub async fn events(&self, after: u64) -> Result<Vec<Event>> {
+        let mut all: Vec<Event> = Vec::new();
+        loop {
+            let last = all.last().map_or(after, |event| event.id);
+            let path = format!("/v1/formations/default/events?after={last}&count=500");
+            let page: Vec<Event> = self.get(&path).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// The id of the newest event.
+    pub async fn newest_event(&self) -> Result<u64> {
+        let newest: Vec<Event> = self.get("/v1/formations/default/events?count=1").await?;
+        Ok(newest.last().map_or(0, |event| event.id))
+    }
+
+    async fn get<T: for<'de> serde::Deserialize<'de>>(&self, path: &str) -> Result<T> {
+        let answer = self.http.get(format!("{}{path}", self.url())).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        serde_json::from_str(&text).with_context(|| format!("{path}: {status}: {text}"))
+    }
+
+    fn take(&self) -> Result<Daemon> {
+        self.process().take().context("the monitor is not running")
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,230 @@
+//! One data node: its keeper, its Postgres, and what can happen to them.
+
+use super::binaries;
+use super::ports::Port;
+use super::process::{Daemon, command, is_alive, signal, working_in};
+use super::sandbox::Sandbox;
+use super::sql::Sql;
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How a node is set up, where that differs from the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// 0: never promoted by itself.
+    pub candidate_priority: Option<u8>,
+    /// Whether it may be in the sync set.
+    pub replication_quorum: Option<bool>,
+    /// Further arguments of its keeper.
+    pub arguments: Vec<String>,
+}
+
+/// A node, whether it runs or not.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    log: PathBuf,
+    port: Port,
+    rest: Port,
+    monitor: String,
+    options: NodeOptions,
+    keeper: Mutex<Option<Daemon>>,
+}
+
+impl Node {
+    /// Prepares a node in a sandbox; starts nothing.
+    pub fn new(sandbox: &Sandbox, name: &str, monitor: &str, options: NodeOptions) -> Result<Self> {
+        let node = Self {
+            name: name.to_owned(),
+            dir: sandbox.dir(name)?,
+            log: sandbox.log(name),
+            port: Port::take()?,
+            rest: Port::take()?,
+            monitor: monitor.to_owned(),
+            options,
+            keeper: Mutex::new(None),
+        };
+        sandbox.dir(&format!("{name}/sock"))?;
+        Ok(node)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port of its Postgres.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The port of its keeper's REST interface.
+    pub fn rest_port(&self) -> u16 {
+        self.rest.number()
+    }
+
+    /// The directory that everything of it is in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its data directory.
+    pub fn pgdata(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Where its unix socket is.
+    pub fn socket_dir(&self) -> PathBuf {
+        self.dir.join("sock")
+    }
+
+    /// Where its keeper remembers things.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// What its keeper has logged.
+    pub fn keeper_log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("no log of {}", self.name))
+    }
+
+    /// The command that runs its keeper.
+    pub fn keeper_command(&self) -> Result<Command> {
+        let mut command = command(&binaries::ours("pgtandem-keeper")?);
+        command.args(["run", "--monitor", &self.monitor, "--name", &self.name]);
+        command.args(["--host", "127.0.0.1", "--port", &self.port().to_string()]);
+        command.arg("--rest-listen").arg(format!("127.0.0.1:{}", self.rest_port()));
+        command.arg("--pgdata").arg(self.pgdata());
+        command.arg("--state-dir").arg(self.state_dir());
+        command.arg("--socket-dir").arg(self.socket_dir());
+        command.args(["--auth", "trust"]);
+        if let Some(priority) = self.options.candidate_priority {
+            command.args(["--candidate-priority", &priority.to_string()]);
+        }
+        if let Some(quorum) = self.options.replication_quorum {
+            command.args(["--replication-quorum", &quorum.to_string()]);
+        }
+        command.args(&self.options.arguments);
+        Ok(command)
+    }
+
+    /// Starts its keeper.
+    pub fn start_keeper(&self) -> Result<()> {
+        let mut keeper = self.keeper();
+        if keeper.is_some() {
+            bail!("the keeper of {} is running already", self.name);
+        }
+        let name = format!("the keeper of {}", self.name);
+        *keeper = Some(Daemon::start(&name, self.keeper_command()?, &self.log)?);
+        Ok(())
+    }
+
+    /// Whether the harness has a keeper of it running.
+    pub fn is_up(&self) -> bool {
+        self.keeper().is_some()
+    }
+
+    /// How its keeper ended, if it ended without having been told to.
+    pub fn unexpected_end(&self) -> Result<Option<ExitStatus>> {
+        self.keeper().as_mut().map_or(Ok(None), Daemon::ended)
+    }
+
+    /// SIGKILL to the keeper alone.
+    pub fn kill_keeper(&self) -> Result<()> {
+        self.take_keeper()?.kill()
+    }
+
+    /// SIGKILL to the postmaster alone; its children notice by themselves.
+    pub fn kill_postmaster(&self) -> Result<()> {
+        signal(self.postmaster()?, Signal::KILL)
+    }
+
+    /// SIGKILL to the keeper and, at the same instant, to the postmaster.
+    pub fn kill_both(&self) -> Result<()> {
+        let postmaster = self.postmaster()?;
+        self.kill_keeper()?;
+        signal(postmaster, Signal::KILL)
+    }
+
+    /// SIGKILL to the keeper and to every process of its Postgres, frozen ones too: the machine is gone.
+    pub fn kill_all(&self) -> Result<()> {
+        self.kill_keeper()?;
+        super::process::kill_all_in(&self.dir);
+        Ok(())
+    }
+
+    /// SIGTERM to the keeper, and its end.
+    pub async fn stop_keeper(&self) -> Result<ExitStatus> {
+        let mut keeper = self.take_keeper()?;
+        keeper.signal(Signal::TERM)?;
+        keeper.wait().await
+    }
+
+    /// Waits for the end of a keeper that ends by itself.
+    pub async fn keeper_ends(&self) -> Result<ExitStatus> {
+        let mut keeper = self.take_keeper()?;
+        keeper.wait().await
+    }
+
+    /// Freezes keeper and Postgres.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal_all(Signal::STOP)
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_all(Signal::CONT)
+    }
+
+    /// The running postmaster.
+    pub fn postmaster(&self) -> Result<i32> {
+        let path = self.pgdata().join("postmaster.pid");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{} has no postmaster", self.name))?;
+        let pid = text.lines().next().context("an empty postmaster.pid")?.trim().parse()?;
+        if !is_alive(pid) {
+            bail!("the postmaster {pid} of {} is dead", self.name);
+        }
+        Ok(pid)
+    }
+
+    /// Whether any process of its Postgres is left.
+    pub fn has_postgres(&self) -> bool {
+        working_in(&self.pgdata()).into_iter().any(is_alive)
+    }
+
+    /// Tells one data directory from another that took its place.
+    pub fn pgdata_inode(&self) -> Result<u64> {
+        Ok(fs::metadata(self.pgdata())?.ino())
+    }
+
+    /// A session with its Postgres.
+    pub async fn sql(&self) -> Result<Sql> {
+        Sql::connect(self.port()).await.with_context(|| self.name.clone())
+    }
+
+    fn signal_all(&self, what: Signal) -> Result<()> {
+        if let Some(keeper) = self.keeper().as_ref() {
+            keeper.signal(what)?;
+        }
+        for pid in working_in(&self.dir) {
+            // One that ended meanwhile is no trouble.
+            drop(signal(pid, what));
+        }
+        Ok(())
+    }
+
+    fn take_keeper(&self) -> Result<Daemon> {
+        self.keeper().take().with_context(|| format!("{} has no keeper running", self.name))
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
