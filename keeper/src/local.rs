@@ -73,6 +73,7 @@ impl Node {
             server,
             file,
             sync: self.seen.sync,
+            settled: self.seen.settled,
             sealing_for_ms: self.seen.sealing_since.map_or(0, |since| clock::now().since(since)),
             checkpointed: self.is_checkpointed(&postgres).await,
             heard: circumstances.heard,

@@ -63,6 +63,8 @@ pub struct Node {
 pub struct Seen {
     /// How far rule 9 has got.
     pub sync: Sync,
+    /// Some spec has been in force.
+    pub settled: bool,
     /// The barrier of a generation.
     pub barrier: Option<(Gen, Lsn)>,
     /// The waiting probe commit of rule 9.
@@ -89,6 +91,7 @@ impl Default for Seen {
     fn default() -> Self {
         Self {
             sync: Sync::Unknown,
+            settled: false,
             barrier: None,
             probe: None,
             sealed: false,

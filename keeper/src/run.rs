@@ -13,7 +13,7 @@ use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::programs::Programs;
-use shared::api::{ApiError, JoinRequest};
+use shared::api::{ApiError, JoinAnswer, JoinRequest};
 use shared::report::Data;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -24,6 +24,13 @@ use tokio::sync::watch;
 
 /// How long a connection to the monitor may take; a report interval is a fraction of a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a new node waits for a monitor that does not answer yet.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it asks.
+const JOIN_RETRY: Duration = Duration::from_millis(250);
+/// The code of an error that passes.
+const BUSY: u8 = 6;
 
 /// When to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +194,7 @@ async fn join(
         standby: instance.data_dir.is_standby(),
         identity: state.identity.clone(),
     };
-    match client.join(&request).await {
+    match join_patiently(client, &request, state.identity.is_none()).await {
         Ok(answer) => {
             state.identity = Some(answer.identity);
             state.passwords = Some(answer.passwords);
@@ -208,6 +215,31 @@ async fn join(
             Err(failure(3, "dropped", message))
         }
         Err(error) => Err(error.to_api_error()),
+    }
+}
+
+/// All parts of a cluster may be started at once: a monitor that is not there yet is given a moment by
+/// a node that cannot do without it.
+async fn join_patiently(
+    client: &Client,
+    request: &JoinRequest,
+    patient: bool,
+) -> Result<JoinAnswer, ClientError> {
+    let deadline = tokio::time::Instant::now() + JOIN_PATIENCE;
+    loop {
+        let error = match client.join(request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let passing = match &error {
+            ClientError::Unreachable { .. } => patient,
+            ClientError::Api { error, .. } => error.code == BUSY,
+            ClientError::Dropped | ClientError::Protocol { .. } | ClientError::Setup(_) => false,
+        };
+        if !passing || tokio::time::Instant::now() > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(JOIN_RETRY).await;
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod faults;
 pub mod history;
 pub mod monitor;
 pub mod node;
@@ -12,6 +13,7 @@ pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod sandbox;
+pub mod scratch;
 pub mod sql;
 pub mod verdict;
 pub mod wait;

@@ -54,13 +54,13 @@ fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
 
 fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
     let state = persisted.assignment.goal_state;
-    let down = if view.may_write { state } else { NodeState::DemoteTimeout };
+    let down = if view.may_write || !promoted { state } else { NodeState::DemoteTimeout };
     if !view.adopted && view.process != Process::Starting {
         return Plan::step(state, Step::Adopt);
     }
     match (view.process, &view.server) {
         (Process::Stopped, _) if !view.may_write => {
-            Plan::wait(NodeState::DemoteTimeout, "a lease: an answer of the monitor")
+            Plan::wait(down, "a lease: an answer of the monitor")
         }
         (Process::Stopped, _) => start(view, persisted, down),
         (Process::Starting | Process::Running, None) => {
@@ -122,6 +122,7 @@ fn run(
     let next = apply(view, spec);
     let shown = match next {
         Next::Reached => state,
+        Next::Do(_) | Next::Wait(_) if view.settled => state,
         Next::Do(_) | Next::Wait(_) => NodeState::WaitPrimary,
     };
     match next {

@@ -81,6 +81,8 @@ pub struct LocalView {
     pub file: File,
     /// The part of rule 9 that has been seen to hold since Postgres was started.
     pub sync: Sync,
+    /// Some spec has been in force since Postgres was started.
+    pub settled: bool,
     /// For how long the present step of a seal has been waiting for its signs.
     pub sealing_for_ms: u64,
     /// A checkpoint since the promotion has been completed.

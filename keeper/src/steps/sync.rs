@@ -80,6 +80,7 @@ impl Node {
             });
             if passed.count() >= spec.required {
                 self.seen.sync = Sync::InForce(spec.generation);
+                self.seen.settled = true;
                 return Ok(());
             }
             if Instant::now() > deadline {

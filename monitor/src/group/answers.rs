@@ -163,6 +163,7 @@ impl Answers {
             assignment: told.assignment.clone(),
             lease,
             flushed: flushed(record, view, id),
+            sync_members: sync_members(record),
             monitors: Vec::new(),
         }))
     }
@@ -198,6 +199,12 @@ fn note_lease(view: &mut View, lease: Option<Lease>, now: Millis) {
         Some(Lease::Unlimited) => view.unlimited_lease = true,
         None => {}
     }
+}
+
+/// The members of the sync set in force.
+fn sync_members(record: &Record) -> Vec<NodeId> {
+    let in_force = record.specs.iter().find(|spec| Some(spec.generation) == record.confirmed);
+    in_force.map(|spec| spec.standbys.iter().copied().collect()).unwrap_or_default()
 }
 
 /// Up to where the other nodes have the log.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use shared::api::{NodeStatus, Status};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many lines of each log are shown when a test fails.
 const SHOWN_LINES: usize = 30;
@@ -111,6 +111,11 @@ impl Cluster {
         found.with_context(|| format!("there is no {name}"))
     }
 
+    /// Starts the keepers of some nodes at once.
+    pub fn start_keepers(&self, names: &[&str]) -> Result<()> {
+        names.iter().try_for_each(|name| self.node(name)?.start_keeper())
+    }
+
     /// Adds a node to those that the test has; starts nothing.
     pub fn add_node(&mut self, options: NodeOptions) -> Result<&Node> {
         let name = format!("node{}", self.nodes.len() + 1);
@@ -167,6 +172,22 @@ impl Cluster {
     ) -> Result<Status> {
         let what = format!("{name}: {what}");
         self.wait_until(&what, |status| node_of(status, name).is_some_and(&holds)).await
+    }
+
+    /// Watches for a while that something goes on to hold.
+    pub async fn stays(
+        &self,
+        what: &str,
+        span: Duration,
+        holds: impl Fn(&Status) -> bool,
+    ) -> Result<()> {
+        let until = Instant::now() + span;
+        let watch = eventually(what, span + DEADLINE, async || {
+            let status = self.monitor.status().await?;
+            ensure!(holds(&status), "not {what} any more: {}", summary(&status));
+            Ok(if Instant::now() >= until { Ok(()) } else { Err(String::new()) })
+        });
+        watch.await
     }
 
     /// Waits until the status is as said, with an own deadline and an own account of what is there.

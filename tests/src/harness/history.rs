@@ -1,5 +1,6 @@
 //! What the writers tried and what they were told. Pure: the verdict's tests make histories up.
 
+use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,14 @@ impl History {
         let within = |attempt: &&Attempt| attempt.ended >= from && attempt.started <= to;
         let failed = |attempt: &&Attempt| attempt.acknowledged_by().is_none();
         self.attempts.iter().filter(within).filter(failed).collect()
+    }
+
+    /// Fails where an attempt in a span of time was not acknowledged.
+    pub fn none_failed_between(&self, from: Instant, to: Instant) -> Result<()> {
+        let failed = self.failed_between(from, to);
+        let first = failed.first().map(|attempt| format!("{:?}", attempt.outcome));
+        ensure!(failed.is_empty(), "{} writes failed, the first: {first:?}", failed.len());
+        Ok(())
     }
 
     /// The reigns, in the order of their timelines, with the number of their acknowledgements.

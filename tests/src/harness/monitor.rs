@@ -2,7 +2,7 @@
 
 use super::binaries;
 use super::ports::Port;
-use super::process::{Daemon, command};
+use super::process::{Daemon, command, kill_all_in, signal};
 use super::sandbox::Sandbox;
 use super::wait::{DEADLINE, eventually};
 use anyhow::{Context as _, Result, bail};
@@ -60,6 +60,19 @@ impl Monitor {
     /// SIGKILL; its own Postgres lives on.
     pub fn kill(&self) -> Result<()> {
         self.take()?.kill()
+    }
+
+    /// SIGKILL to the postmaster of its own Postgres.
+    pub async fn kill_storage(&self) -> Result<()> {
+        let ready: Ready = self.get("/readyz").await?;
+        signal(ready.storage.pid.context("the monitor has no Postgres of its own")?, Signal::KILL)
+    }
+
+    /// SIGKILL to it and to every process of its own Postgres.
+    pub fn kill_all(&self) -> Result<()> {
+        self.kill()?;
+        kill_all_in(&self.dir);
+        Ok(())
     }
 
     /// SIGTERM, and its end.

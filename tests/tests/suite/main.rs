@@ -1,1 +1,18 @@
-//! x
+//! What pgtandem promises, shown with real processes and real Postgres on loopback.
+//!
+//! Each test is one story; its end is the verdict (see `tests::harness::verdict`). Waits have
+//! deadlines and print what they last saw; a failed test leaves its directory and says where.
+
+mod adoption;
+mod birth;
+mod catching_up;
+mod drops;
+mod elections;
+mod kills;
+mod maintenance;
+mod monitor;
+mod refusals;
+mod settings;
+mod standbys;
+mod stops;
+mod switchovers;

@@ -56,7 +56,7 @@ pub(super) fn readmission(context: &Context<'_>) -> Option<Change> {
     node.stateless_keeper = Some(keeper);
     node.admission = ticket;
     let reason = format!(
-        "{} starts without an assignment of its own or without a copy of the data",
+        "{} is admitted afresh: its keeper has no assignment yet, or it has no complete copy of the data",
         record.name_of(id)
     );
     Some(Change { next, notes: vec![context.note("node", reason).about(id)] })

@@ -1,0 +1,93 @@
+//! The monitor dies, alone and with the primary.
+
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+use tests::harness::Cluster;
+
+/// How long the monitor is away; `MONITOR_AWAY_SECONDS` makes it a minute, or more.
+fn away() -> Duration {
+    let seconds = std::env::var("MONITOR_AWAY_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(20))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_alone_no_write_fails() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let before = cluster.settled().await?;
+    let workload = cluster.workload().await?;
+    let begin = Instant::now();
+    cluster.monitor().kill()?;
+    workload.goes_on_for(away()).await?;
+    cluster.monitor().start()?;
+    let after = cluster.settled().await?;
+    workload.goes_on().await?;
+    let history = workload.so_far();
+    history.none_failed_between(begin, Instant::now())?;
+    let pause = history.outage_since(begin);
+    ensure!(pause < Duration::from_secs(2), "writes waited for {pause:?}");
+    ensure!(after.epoch == before.epoch && after.primary == before.primary, "{after:?}");
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_with_the_primary() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let old = cluster.primary().await?;
+    cluster.monitor().kill()?;
+    old.kill_both()?;
+    cluster.monitor().start()?;
+    let status = cluster.settled().await?;
+    ensure!(status.primary.is_some_and(|name| name.as_str() != old.name()));
+    workload.goes_on().await?;
+    old.start_keeper()?;
+    cluster.settled().await?;
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+/// Again and again in the middle of a failover: what it had decided is durable, and it goes on there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_of_failovers() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    for phase in ["electing", "promoting"] {
+        let old = cluster.primary().await?;
+        let epoch = cluster.monitor().status().await?.epoch;
+        old.kill_both()?;
+        // The phase may be over before it is seen: then the kill comes a moment later, as well.
+        let begun = |status: &shared::api::Status| status.phase == phase || status.epoch > epoch;
+        cluster.wait_until("a failover under way", begun).await?;
+        cluster.monitor().kill()?;
+        cluster.monitor().start()?;
+        cluster.settled().await?;
+        workload.goes_on().await?;
+        old.start_keeper()?;
+        cluster.settled().await?;
+    }
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+/// Its own Postgres can be killed, too: it is restarted without the monitor ending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_own_postgres_is_killed() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    let workload = cluster.workload().await?;
+    let begin = Instant::now();
+    cluster.monitor().kill_storage().await?;
+    cluster.monitor().ready().await?;
+    let settled = cluster.settled().await?;
+    workload.goes_on().await?;
+    workload.so_far().none_failed_between(begin, Instant::now())?;
+    ensure!(settled.writable);
+    cluster.perform(&["switchover"]).await?;
+    cluster.settled().await?;
+    cluster
+        .judge()
+        .expecting("monitor::store", "it says that its database is away")
+        .of(workload)
+        .await?;
+    Ok(())
+}

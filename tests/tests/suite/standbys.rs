@@ -1,0 +1,72 @@
+//! Standbys that are lost and come back while the primary is written to.
+
+use anyhow::{Result, ensure};
+use shared::state::NodeState;
+use std::time::Duration;
+use tests::harness::Cluster;
+use tests::harness::cluster::node_of;
+
+/// The only standby is lost: writes wait for a moment, then go on without it, and wait for it again
+/// once it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_standby() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    let workload = cluster.workload().await?;
+    let primary = cluster.primary().await?.name();
+    let standbys = cluster.standbys().await?;
+    for standby in standbys {
+        standby.kill_both()?;
+        let status = cluster.settled().await?;
+        let state = node_of(&status, primary).map(|node| node.reported_state);
+        ensure!(state == Some(NodeState::WaitPrimary), "{state:?}");
+        ensure!(status.sync.in_force.as_deref() == Some(""));
+        workload.goes_on_for(Duration::from_secs(1)).await?;
+        standby.start_keeper()?;
+        let status = cluster.settled().await?;
+        ensure!(status.sync.required == 1, "{:?}", status.sync);
+        workload.goes_on().await?;
+    }
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+/// Both standbys of three are lost: writes wait rather than lose what `number_sync_standbys` 1
+/// promises, and go on when one is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_standbys_of_three() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let standbys = cluster.standbys().await?;
+    standbys.iter().try_for_each(|standby| standby.kill_both())?;
+    for standby in &standbys {
+        cluster.wait_for_node(standby.name(), "dead", |node| node.health == "bad").await?;
+    }
+    cluster.wait_until("writes that wait", |status| !status.writable).await?;
+    let before = workload.acknowledged();
+    cluster.stays("unwritable", Duration::from_secs(4), |status| !status.writable).await?;
+    ensure!(workload.acknowledged() == before, "writes were acknowledged without a standby");
+    for standby in &standbys {
+        standby.start_keeper()?;
+        cluster.wait_until("writable", |status| status.writable).await?;
+        workload.goes_on().await?;
+    }
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+/// A frozen standby holds nobody up for long, and follows again once it wakes up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_standby() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    for standby in cluster.standbys().await? {
+        let begin = std::time::Instant::now();
+        standby.freeze()?;
+        workload.goes_on_for(Duration::from_secs(5)).await?;
+        standby.thaw()?;
+        cluster.settled().await?;
+        workload.so_far().none_failed_between(begin, std::time::Instant::now())?;
+    }
+    cluster.verdict(workload).await?;
+    Ok(())
+}
