@@ -121,16 +121,12 @@ impl Agent {
                 next.own = Some(self.node.id);
                 let (goal, epoch) = (next.assignment.goal_state, next.assignment.epoch);
                 let before = self.node.persisted().map(|p| p.assignment.goal_state);
-                let is_primary = matches!(next.assignment.goal, Goal::Primary { .. });
                 if let Err(error) = self.node.persist(|state| state.persisted = Some(next)) {
                     tracing::error!("the assignment is not followed: {error}");
                     return;
                 }
                 if before != Some(goal) {
                     tracing::info!(node.id = self.node.id.0, epoch = epoch.0, "goal state is now {goal}");
-                }
-                if !is_primary {
-                    self.right.update(fsm::node::lease::Tenure::end);
                 }
             }
             Err(OutOfOrder) => {
@@ -208,7 +204,13 @@ impl Agent {
                 Some((crate::managed::member_of(&sender.application_name)?, sender.reply_time?))
             })
             .collect();
+        let primary = self.node.persisted().is_some_and(|persisted| {
+            matches!(persisted.assignment.goal, Goal::Primary { .. })
+        });
         self.right.update(|tenure| {
+            if !primary && !look.view.is_writable() {
+                tenure.end();
+            }
             for (node, stamp) in stamps {
                 tenure.saw_reply(node, stamp, now);
             }

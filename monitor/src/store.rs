@@ -14,6 +14,7 @@ pub use formations::Stored;
 use fsm::group::{Decision, Record};
 use shared::api::OperationResult;
 use shared::ids::{FormationId, GroupId, Revision};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -49,7 +50,7 @@ pub enum StoreError {
     },
     /// The schema could not be brought up to date.
     #[error("a migration of the schema failed")]
-    Migration(#[source] sqlx::migrate::MigrateError),
+    Migration(#[source] MigrateError),
 }
 
 impl StoreError {
@@ -65,19 +66,17 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // SQLSTATE classes: 08 connection, 53 resources, 57 intervention (shutdown, cancel, starting).
-        let away = match &error {
-            sqlx::Error::Database(database) => database
-                .code()
-                .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
-            other => matches!(
-                other,
+        let sqlstate = error.as_database_error().and_then(|database| database.code());
+        let away = sqlstate
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class)))
+            || matches!(
+                error,
                 sqlx::Error::Io(_)
                     | sqlx::Error::PoolTimedOut
                     | sqlx::Error::PoolClosed
                     | sqlx::Error::WorkerCrashed
                     | sqlx::Error::Protocol(_)
-            ),
-        };
+            );
         if away { Self::Away(Some(error)) } else { Self::Refused(error) }
     }
 }
@@ -139,9 +138,12 @@ impl Store {
         })
         .await?;
         let before = self.schema_version().await.unwrap_or(0);
-        MIGRATOR.run(&self.pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
-            other => StoreError::Migration(other),
+        MIGRATOR.run(&self.pool).await.map_err(|error| {
+            if let MigrateError::Execute(error) = error {
+                StoreError::from(error)
+            } else {
+                StoreError::Migration(error)
+            }
         })?;
         let applied = MIGRATOR.iter().map(|migration| migration.version);
         Ok(applied.filter(|version| *version > before).collect())

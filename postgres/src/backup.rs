@@ -39,7 +39,8 @@ pub enum BackupError {
 }
 
 /// Starts a copy of `source` into the instance's data directory, which is missing or empty. A copy
-/// that does not reach its end leaves a directory that must not be started.
+/// that does not reach its end leaves a directory that must not be started; one that does is durable only
+/// after [`crate::durable::sync_file_system`].
 pub async fn start(
     instance: &Instance,
     source: &Source,
@@ -59,7 +60,8 @@ pub async fn start(
     command.arg("-D").arg(instance.data_dir.path());
     command.arg("--dbname").arg(source.conninfo(APPLICATION_NAME, &[]));
     command.args(["--wal-method=stream", "--checkpoint=fast", "--progress", "--verbose"]);
-    command.arg("--no-password");
+    // The caller syncs the file system as a whole before the cluster is started.
+    command.args(["--no-password", "--no-sync"]);
     if let Some(slot) = &options.slot {
         command.args(["--slot", slot]);
     }

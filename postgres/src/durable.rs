@@ -106,6 +106,13 @@ pub fn sync_dir(dir: &Path) -> Result<(), DurableError> {
     handle.sync_all().map_err(DurableError::io("sync directory", dir))
 }
 
+/// Makes everything durable that was written to the file system that `path` is on (syncfs(2)): one call
+/// where a copy of a data directory would need one for each of its thousand files.
+pub fn sync_file_system(path: &Path) -> Result<(), DurableError> {
+    let handle = File::open(path).map_err(DurableError::io("open", path))?;
+    rustix::fs::syncfs(&handle).map_err(|error| DurableError::io("sync", path)(error.into()))
+}
+
 fn remove_if_there(path: &Path) -> Result<Written, DurableError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(Written::Changed),

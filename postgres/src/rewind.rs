@@ -52,7 +52,8 @@ pub struct RewindOptions {
     pub restore_target_wal: bool,
 }
 
-/// Starts a rewind of the instance to `source`, a running primary (`dbname` to connect to).
+/// Starts a rewind of the instance to `source`, a running primary (`dbname` to connect to). What it
+/// writes is durable only after [`crate::durable::sync_file_system`].
 pub fn start(
     instance: &Instance,
     source: &Source,
@@ -63,7 +64,8 @@ pub fn start(
     command.arg("--target-pgdata").arg(instance.data_dir.path());
     command.arg("--source-server");
     command.arg(source.conninfo(crate::backup::APPLICATION_NAME, &[("dbname", dbname)]));
-    command.arg("--progress");
+    // The caller syncs the file system as a whole before the cluster is started.
+    command.args(["--progress", "--no-sync"]);
     if options.restore_target_wal {
         command.arg("--restore-target-wal");
     }

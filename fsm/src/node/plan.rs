@@ -38,7 +38,8 @@ pub enum Step {
         /// The upstream.
         from: NodeId,
     },
-    /// Take the own log back to where it left the upstream's history.
+    /// Stop, and take the own log back to where it left the upstream's history. One step, since the
+    /// end of the log, hence the divergence, is known only while Postgres runs.
     Rewind {
         /// The upstream.
         from: NodeId,

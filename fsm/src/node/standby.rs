@@ -136,8 +136,5 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     if view.rewind_failed {
         return Plan::step(state, Step::Clone { from: wanted.upstream });
     }
-    match view.process {
-        Process::Stopped => Plan::step(state, Step::Rewind { from: wanted.upstream }),
-        Process::Starting | Process::Running => Plan::step(state, Step::StopFast),
-    }
+    Plan::step(state, Step::Rewind { from: wanted.upstream })
 }

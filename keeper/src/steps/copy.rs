@@ -58,7 +58,12 @@ impl Node {
     /// Begins a rewind; a copy follows if it fails.
     pub(super) async fn begin_rewind(&mut self, from: NodeId) -> Result<(), StepError> {
         let source = self.upstream_source(from)?;
-        drop(self.confirm_upstream(from).await?);
+        let upstream = self.confirm_upstream(from).await?;
+        // pg_rewind reads the control file, which has the new timeline only after a checkpoint.
+        if upstream.checkpoint_timeline().await? != upstream.current_timeline().await? {
+            return Err(StepError::NotYet("the checkpoint of the new primary"));
+        }
+        self.stop(false).await?;
         self.persist(|state| {
             state.rebuilding = true;
             if let Some(persisted) = &mut state.persisted {
@@ -75,7 +80,7 @@ impl Node {
             let ended = child.wait().await;
             watched.abort();
             match ended {
-                Ok(Rewound::Changed) => Ok(()),
+                Ok(Rewound::Changed) => sync(instance.data_dir.path()).await,
                 Ok(Rewound::NotRequired) => {
                     Err("pg_rewind sees no divergence although there is one".to_owned())
                 }
@@ -189,6 +194,7 @@ async fn clone(
     watched.abort();
     ended.map_err(|error| text(&error))?;
     prepare(&copy.data_dir, &instance.owner).map_err(|error| text(&error))?;
+    sync(copy.data_dir.path()).await?;
     if empty {
         return Ok(());
     }
@@ -198,6 +204,13 @@ async fn clone(
         format!("the new copy is complete in {}, but cannot be put in place: {error}", target.display())
     })?;
     remove(&old).await.map_err(|error| text(&error))
+}
+
+/// Nothing of a new copy may be lost after it has been started.
+async fn sync(path: &Path) -> Result<(), String> {
+    let path = path.to_owned();
+    let synced = tokio::task::spawn_blocking(move || postgres::durable::sync_file_system(&path)).await;
+    synced.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// A copy is a standby from its first start on, and connects to nobody before it is told to.

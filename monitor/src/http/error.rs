@@ -63,8 +63,8 @@ impl From<ReportRefused> for Failure {
     fn from(refused: ReportRefused) -> Self {
         match refused {
             ReportRefused::Secret => Self::unauthorized("bad_secret", &refused.to_string()),
-            ReportRefused::Dropped => api_error(3, "dropped", &refused.to_string()).into(),
-            ReportRefused::Duplicate => api_error(3, "duplicate", &refused.to_string()).into(),
+            ReportRefused::Dropped => api_error(3, "dropped", refused.to_string()).into(),
+            ReportRefused::Duplicate => api_error(3, "duplicate", refused.to_string()).into(),
         }
     }
 }

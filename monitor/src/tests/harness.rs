@@ -6,7 +6,7 @@ use crate::store::Store;
 use postgres::embedded::Embedded;
 use postgres::programs::Programs;
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::PROTOCOL;
@@ -51,9 +51,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let Some(pid) = Pid::from_raw(self.embedded.pid()) else { return };
+        let pid_file = self.embedded.instance().data_dir.join("postmaster.pid");
         if kill_process(pid, Signal::QUIT).is_ok() {
-            for _ in 0..100 {
-                if test_kill_process(pid).is_err() {
+            for _ in 0..250 {
+                if !pid_file.exists() {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -85,7 +86,7 @@ impl Monitor {
         let router = http::router(Arc::clone(&service));
         drop(tokio::spawn(async move { axum::serve(listener, router).await }));
         service.open(store, Settings::default()).await.unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client();
         let monitor = Self { service, url, client, stop };
         monitor.until("the start is decided", |status| status["ticket"] != 0).await;
         monitor
@@ -130,6 +131,11 @@ impl Monitor {
         assert_eq!(status, StatusCode::OK, "{answer}");
         Keeper::new(self, parse(answer))
     }
+}
+
+/// Whatever is not answered within this time is not answered.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(25)).build().unwrap()
 }
 
 async fn body(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
@@ -188,7 +194,7 @@ impl Keeper {
         self.report.keeper = crate::secret::short_id();
         self.report.seq = 0;
         self.report.revision = Revision(0);
-        self.client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.client = client();
     }
 
     /// Sends a report without taking in what is answered.

@@ -70,6 +70,8 @@ pub fn command(program: &Path) -> Command {
             command.env_remove(&name);
         }
     }
+    // A panic says where; errors, of which there are many, do not.
+    command.env("RUST_BACKTRACE", "1").env("RUST_LIB_BACKTRACE", "0");
     command.env("PGTANDEM_TEST_HOOKS", "1");
     command
 }

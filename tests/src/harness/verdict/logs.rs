@@ -35,6 +35,10 @@ const ALWAYS: &[Expected] = &[
     expected("FATAL:  could not send data to WAL stream", "a primary that died"),
     expected("FATAL:  could not send end-of-streaming message", "a primary that died"),
     expected("FATAL:  unexpected postmaster exit", "children of a killed postmaster"),
+    expected(
+        "\"_sqlx_migrations\" does not exist",
+        "the monitor's first look at an empty database",
+    ),
     expected("read-only transaction", "writers that ask a primary that is one no more"),
     expected("ERROR:  canceling statement due to user request", "a probe that was not needed"),
     expected("ERROR:  canceling statement due to conflict with recovery", "readers on a standby"),
