@@ -1,6 +1,7 @@
 //! The list of commands. Each has its file: the arguments, whose doc comment is the help, and one
 //! function that runs it. A new one takes its `mod` and its line in the list.
 
+mod demo;
 mod drop;
 pub mod events;
 mod explain;
@@ -60,4 +61,5 @@ commands! {
     drop::Drop,
     formation::Formation,
     token::Token,
+    demo::Demo,
 }

@@ -126,7 +126,11 @@ impl Agent {
                     return;
                 }
                 if before != Some(goal) {
-                    tracing::info!(node.id = self.node.id.0, epoch = epoch.0, "goal state is now {goal}");
+                    tracing::info!(
+                        node.id = self.node.id.0,
+                        epoch = epoch.0,
+                        "goal state is now {goal}"
+                    );
                 }
             }
             Err(OutOfOrder) => {
@@ -204,9 +208,10 @@ impl Agent {
                 Some((crate::managed::member_of(&sender.application_name)?, sender.reply_time?))
             })
             .collect();
-        let primary = self.node.persisted().is_some_and(|persisted| {
-            matches!(persisted.assignment.goal, Goal::Primary { .. })
-        });
+        let primary = self
+            .node
+            .persisted()
+            .is_some_and(|persisted| matches!(persisted.assignment.goal, Goal::Primary { .. }));
         self.right.update(|tenure| {
             if !primary && !look.view.is_writable() {
                 tenure.end();
@@ -247,7 +252,8 @@ impl Agent {
             }
             _ => None,
         };
-        let promoted = persisted.and_then(|persisted| persisted.promoted).filter(|_| look.view.is_writable());
+        let promoted =
+            persisted.and_then(|persisted| persisted.promoted).filter(|_| look.view.is_writable());
         let mut warnings: Vec<_> = self.node.warnings.values().cloned().collect();
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
@@ -269,7 +275,7 @@ impl Agent {
             streaming: look.view.server.as_ref().is_some_and(|server| server.streaming),
             failed: self.failed(look),
             leaving: self.leaving_since.is_some(),
-            step: self.node.step.borrow().clone(),
+            step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -302,7 +308,10 @@ impl Agent {
         }
         let down = self.node.down_since.map_or(0, |since| now.since(since));
         let why = self.trouble.as_ref().map(|(_, error)| format!(": {error}")).unwrap_or_default();
-        Some(format!("postgres has been down for {down} ms and was tried {} times{why}", crashes.len()))
+        Some(format!(
+            "postgres has been down for {down} ms and was tried {} times{why}",
+            crashes.len()
+        ))
     }
 
     fn is_over(&self, look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
@@ -367,7 +376,11 @@ impl Agent {
                 let text = error.to_string();
                 let known = self.trouble.as_ref().is_some_and(|(_, known)| *known == text);
                 if !known {
-                    tracing::warn!(node.id = self.node.id.0, "{} failed, will be tried again: {text}", step.name());
+                    tracing::warn!(
+                        node.id = self.node.id.0,
+                        "{} failed, will be tried again: {text}",
+                        step.name()
+                    );
                 }
                 self.trouble = Some((step.clone(), text));
                 RETRY

@@ -167,7 +167,9 @@ impl Cli {
         }
         start_logging(&self.log_format)?;
         match self.command {
-            None => Err(failure(1, "no_command", "say what to do: run, create, status, drop or rules")),
+            None => {
+                Err(failure(1, "no_command", "say what to do: run, create, status, drop or rules"))
+            }
             Some(Command::Run(options)) => run::run(options.validate()?, run::Until::Ended),
             Some(Command::Create(options)) => run::run(options.validate()?, run::Until::Reached),
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
@@ -186,8 +188,10 @@ impl Cli {
 fn start_logging(format: &str) -> Result<(), ApiError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PGTANDEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     match format {
         "text" => builder.init(),
         "json" => builder.json().flatten_event(true).init(),
@@ -216,7 +220,8 @@ impl Options {
             failure(2, "bad_configuration", format!("cannot use {}: {why}", path.display()))
         };
         let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
-        let file: Self = toml::from_str(&text).map_err(|error| problem(error.message().to_owned()))?;
+        let file: Self =
+            toml::from_str(&text).map_err(|error| problem(error.message().to_owned()))?;
         let own = self.clone();
         Ok(Self {
             config: None,
@@ -272,12 +277,16 @@ impl Options {
         })?;
         let candidate_priority = options.candidate_priority.unwrap_or(50);
         if candidate_priority > 100 {
-            return Err(bad(format!("candidate priority must be from 0 to 100, and is {candidate_priority}")));
+            return Err(bad(format!(
+                "candidate priority must be from 0 to 100, and is {candidate_priority}"
+            )));
         }
         let formation = options.formation.unwrap_or_else(|| "default".to_owned());
         Ok(Config {
             monitors,
-            formation: formation.parse().map_err(|e: shared::ids::InvalidName| bad(e.to_string()))?,
+            formation: formation
+                .parse()
+                .map_err(|e: shared::ids::InvalidName| bad(e.to_string()))?,
             name: name.parse().map_err(|e: shared::ids::InvalidName| bad(e.to_string()))?,
             listen_addresses: options.listen_addresses.unwrap_or_else(|| listen(&host)),
             host,
@@ -296,7 +305,9 @@ impl Options {
             hba: options.hba.unwrap_or_default(),
             auth: options.auth,
             max_rate: options.max_rate,
-            max_slot_wal_keep_size: options.max_slot_wal_keep_size.unwrap_or_else(|| "16GB".to_owned()),
+            max_slot_wal_keep_size: options
+                .max_slot_wal_keep_size
+                .unwrap_or_else(|| "16GB".to_owned()),
             superuser: options.superuser.unwrap_or_else(|| "postgres".to_owned()),
             run_as: options.run_as,
         })
@@ -305,12 +316,17 @@ impl Options {
 
 fn missing(option: &str) -> ApiError {
     let variable = option.trim_start_matches('-').replace('-', "_").to_uppercase();
-    failure(2, "missing_option", format!("{option} is needed (or PGTANDEM_{variable}, or the file of --config)"))
+    failure(
+        2,
+        "missing_option",
+        format!("{option} is needed (or PGTANDEM_{variable}, or the file of --config)"),
+    )
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, ApiError> {
-    std::path::absolute(&path)
-        .map_err(|error| failure(1, "bad_value", format!("'{}' is no path: {error}", path.display())))
+    std::path::absolute(&path).map_err(|error| {
+        failure(1, "bad_value", format!("'{}' is no path: {error}", path.display()))
+    })
 }
 
 fn beside(pgdata: &std::path::Path) -> PathBuf {

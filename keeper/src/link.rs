@@ -84,7 +84,12 @@ impl Link {
                 report.nonce = rand::random();
                 report.revision =
                     self.heard.borrow().answer.as_ref().map_or(Revision(0), |a| a.revision);
-                calls.push(call(self.client.clone(), self.identity.clone(), report, self.interval()));
+                calls.push(call(
+                    self.client.clone(),
+                    self.identity.clone(),
+                    report,
+                    self.interval(),
+                ));
             }
         }
     }

@@ -131,14 +131,19 @@ impl Node {
         }
         let sealed = self.look_for_seal().await?;
         let own = self.persisted().map(|persisted| persisted.assignment.clone());
-        let slot = own.as_ref().and_then(|a| a.member(self.id)).map(|m| self.id.admission_slot(m.admission));
+        let slot = own
+            .as_ref()
+            .and_then(|a| a.member(self.id))
+            .map(|m| self.id.admission_slot(m.admission));
         let streaming = recovery.receiver.as_ref().is_some_and(|receiver| {
-            receiver.status == "streaming" && receiver.slot_name.is_some() && receiver.slot_name == slot
+            receiver.status == "streaming"
+                && receiver.slot_name.is_some()
+                && receiver.slot_name == slot
         });
-        let history = self.own_history().await.unwrap_or(History {
-            ancestors: Vec::new(),
-            timeline: TimelineId(0),
-        });
+        let history = self
+            .own_history()
+            .await
+            .unwrap_or(History { ancestors: Vec::new(), timeline: TimelineId(0) });
         let end = recovery.receive_lsn.max(recovery.replay_lsn);
         postgres.lsn = end;
         postgres.received = recovery.receive_lsn;
@@ -169,7 +174,8 @@ impl Node {
 
     /// An operator's ALTER SYSTEM wins over any included file: then nothing we write counts.
     fn check_source(&mut self, names: &postgres::session::settings::Setting) {
-        let ours = names.source_file.as_deref().is_none_or(|file| file.ends_with(postgres::config::FILE));
+        let ours =
+            names.source_file.as_deref().is_none_or(|file| file.ends_with(postgres::config::FILE));
         if ours {
             self.warnings.remove("alter system");
         } else {
@@ -215,7 +221,8 @@ impl Node {
         match disk(|| self.instance.data_dir.contents()) {
             Contents::Missing | Contents::Empty => return Data::Empty,
             Contents::Unusable { reason: why } => {
-                self.warnings.insert("data directory", format!("the data directory cannot be used: {why}"));
+                self.warnings
+                    .insert("data directory", format!("the data directory cannot be used: {why}"));
                 return Data::Unusable;
             }
             Contents::Cluster { .. } => {}
@@ -247,7 +254,8 @@ impl Node {
         let file = File { upstream, spec, current: true };
         let current = self.persisted().is_some_and(|persisted| {
             let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
-            managed::render(self, &persisted.assignment, &file) == found && self.hba.as_ref() == Some(&rules)
+            managed::render(self, &persisted.assignment, &file) == found
+                && self.hba.as_ref() == Some(&rules)
         });
         File { current, ..file }
     }
@@ -270,7 +278,8 @@ impl Node {
             Checkpoint::Running(_) => true,
             Checkpoint::Unknown => {
                 let control = self.instance.control_data().await.ok();
-                let done = control.is_some_and(|control| Some(control.timeline) == postgres.timeline);
+                let done =
+                    control.is_some_and(|control| Some(control.timeline) == postgres.timeline);
                 if done {
                     self.seen.checkpoint = Checkpoint::Done;
                 }
@@ -317,4 +326,3 @@ fn read_history(node: &Node, timeline: TimelineId) -> History {
     let content = std::fs::read_to_string(path).unwrap_or_default();
     History::parse(timeline, &content).unwrap_or(History { ancestors: Vec::new(), timeline })
 }
-

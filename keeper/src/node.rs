@@ -246,11 +246,8 @@ impl Node {
 
     /// Says what the keeper is doing.
     pub fn show_step(&self, name: &str, progress: Option<(u64, u64)>, since: Millis) {
-        let view = StepView {
-            name: name.to_owned(),
-            progress,
-            elapsed_ms: clock::now().since(since),
-        };
+        let view =
+            StepView { name: name.to_owned(), progress, elapsed_ms: clock::now().since(since) };
         self.step.send_replace(Some(view));
     }
 }

@@ -57,9 +57,12 @@ pub fn router(rest: Rest) -> Router {
         .route("/async", role(is_async))
         .route("/asynchronous", role(is_async))
         .route("/health", role(|_, report, _| report.postgres.running))
-        .route("/readiness", role(|rest, report, wanted| {
-            is_primary(rest, report, wanted) || is_replica(rest, report, wanted)
-        }))
+        .route(
+            "/readiness",
+            role(|rest, report, wanted| {
+                is_primary(rest, report, wanted) || is_replica(rest, report, wanted)
+            }),
+        )
         .route("/liveness", get(|| async { StatusCode::OK }))
         .route("/node", get(node))
         .route("/metrics", get(metrics))
@@ -162,7 +165,9 @@ async fn metrics(State(rest): State<Rest>) -> String {
     let number = |value: bool| u8::from(value);
     let mut text = String::new();
     let mut gauge = |name: &str, labels: &str, value: String| {
-        text.push_str(&format!("# TYPE pgtandem_keeper_{name} gauge\npgtandem_keeper_{name}{labels} {value}\n"));
+        text.push_str(&format!(
+            "# TYPE pgtandem_keeper_{name} gauge\npgtandem_keeper_{name}{labels} {value}\n"
+        ));
     };
     gauge("state", &format!("{{state=\"{}\"}}", report.state), "1".to_owned());
     gauge("postgres_running", "", number(report.postgres.running).to_string());

@@ -1,6 +1,7 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
 use crate::cli::failure;
+use ctl::client::{Client, ClientError, MonitorUrl, Options};
 use keeper::agent::{Agent, Ended, Ending};
 use keeper::config::Config;
 use keeper::guard::{self, Right};
@@ -8,7 +9,6 @@ use keeper::link::{Heard, Link};
 use keeper::node::Node;
 use keeper::rest::{self, Rest};
 use keeper::state::{State, Store};
-use ctl::client::{Client, ClientError, MonitorUrl, Options};
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
@@ -57,7 +57,8 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     let instance = instance(&config)?;
     let store = Store::open(&config.state_dir, instance.owner.clone())
         .map_err(|error| failure(2, "state_directory", error.to_string()))?;
-    let mut state = store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let mut state =
+        store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
     if state.dropped {
         let message = format!(
             "this node was dropped from its formation; remove {} to join as a new node",
@@ -119,9 +120,7 @@ fn instance(config: &Config) -> Result<Instance, ApiError> {
         listen_addresses: config.listen_addresses.clone(),
         log_path: config.state_dir.join("postgres.log"),
     };
-    instance
-        .check_socket_path()
-        .map_err(|error| failure(2, "socket_dir", error.to_string()))?;
+    instance.check_socket_path().map_err(|error| failure(2, "socket_dir", error.to_string()))?;
     Ok(instance)
 }
 
@@ -307,7 +306,8 @@ async fn end_when_reached(
     let there = |report: &Option<shared::report::Report>| {
         report.as_ref().is_some_and(|report| {
             let state = report.state;
-            let serves = matches!(state, NodeState::Single | NodeState::WaitPrimary | NodeState::Primary);
+            let serves =
+                matches!(state, NodeState::Single | NodeState::WaitPrimary | NodeState::Primary);
             state == NodeState::Secondary || (serves && report.in_force.is_some())
         })
     };

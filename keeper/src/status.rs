@@ -100,9 +100,11 @@ fn last_contact(live: &Value) -> Option<String> {
 pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> {
     let owner = postgres::owner::Owner::for_data_dir(&local.pgdata)
         .map_err(|error| failure(2, "pgdata", error.to_string()))?;
-    let store = state::Store::open(&local.state_dir, owner)
-        .map_err(|error| failure(2, "state_directory", format!("{error}; stop the keeper first")))?;
-    let mut state = store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let store = state::Store::open(&local.state_dir, owner).map_err(|error| {
+        failure(2, "state_directory", format!("{error}; stop the keeper first"))
+    })?;
+    let mut state =
+        store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
     let Some(identity) = state.identity.clone() else {
         return Err(failure(3, "not_a_node", "this node has never joined a formation"));
     };
@@ -110,7 +112,8 @@ pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> 
         postgres::process::is_postgres_of(file.pid, &DataDir::new(&local.pgdata).canonical())
     });
     if running {
-        let message = "postgres is still running here; stop it first (pgtandem-keeper run, then SIGTERM)";
+        let message =
+            "postgres is still running here; stop it first (pgtandem-keeper run, then SIGTERM)";
         return Err(failure(3, "postgres_is_running", message));
     }
     if let Err(error) = block_on(tell(local, &state, &identity))? {
@@ -133,7 +136,8 @@ async fn tell(
     identity: &shared::api::Identity,
 ) -> Result<(), ApiError> {
     let urls = local.monitor.clone().unwrap_or_else(|| state.monitors.join(","));
-    let urls = parse_monitor_urls(&urls).map_err(|error| failure(1, "bad_value", error.to_string()))?;
+    let urls =
+        parse_monitor_urls(&urls).map_err(|error| failure(1, "bad_value", error.to_string()))?;
     let client = Client::new(urls, Options::default()).map_err(|error| error.to_api_error())?;
     let status = client.status(&identity.formation, None, 0).await.map_err(|e| e.to_api_error())?;
     let Some(node) = status.nodes.iter().find(|node| node.id == identity.node_id) else {
@@ -153,7 +157,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("postgres is writable", "seal", "stop: fast where it drains, else immediate"),
     ("standby with an upstream", "seal", "configure without upstream, wait for the three signs"),
     ("standby whose signs do not come", "seal", "stop (immediate), start as a standby"),
-    ("postgres is stopped", "seal", "start as a standby without upstream; a drained primary stays down"),
+    (
+        "postgres is stopped",
+        "seal",
+        "start as a standby without upstream; a drained primary stays down",
+    ),
     ("sealed, behind the target", "fast_forward", "configure with the source as upstream"),
     ("target reached", "fast_forward", "configure without upstream, wait for the three signs"),
     ("empty or half-made data directory", "follow", "clone"),
@@ -165,7 +173,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("cluster that is not ours", "primary of the first epoch", "adopt"),
     ("sealed standby", "primary", "promote onto the reserved timeline, confirm promotion"),
     ("promoted, stopped, lease held", "primary", "start as the primary"),
-    ("promoted, running", "primary", "block commits, set sync spec, wait for the barrier, checkpoint"),
+    (
+        "promoted, running",
+        "primary",
+        "block commits, set sync spec, wait for the barrier, checkpoint",
+    ),
     ("lease over", "primary", "stop at once (the guard), then wait for the monitor"),
 ];
 
@@ -177,5 +189,9 @@ pub(crate) fn rules(as_json: bool) -> String {
             .collect();
         return Value::from(rows).to_string();
     }
-    RULES.iter().map(|(seen, goal, step)| format!("{goal}: {seen}: {step}")).collect::<Vec<_>>().join("\n")
+    RULES
+        .iter()
+        .map(|(seen, goal, step)| format!("{goal}: {seen}: {step}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

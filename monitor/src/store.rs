@@ -14,6 +14,7 @@ pub use formations::Stored;
 use fsm::group::{Decision, Record};
 use shared::api::OperationResult;
 use shared::ids::{FormationId, GroupId, Revision};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
@@ -66,7 +67,7 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // SQLSTATE classes: 08 connection, 53 resources, 57 intervention (shutdown, cancel, starting).
-        let sqlstate = error.as_database_error().and_then(|database| database.code());
+        let sqlstate = error.as_database_error().and_then(DatabaseError::code);
         let away = sqlstate
             .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class)))
             || matches!(

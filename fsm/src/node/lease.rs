@@ -79,11 +79,8 @@ impl Tenure {
     /// sealed for anybody else to be elected.
     fn proof_until(&self, in_force: Option<&Spec>, lease_ms: u64) -> Millis {
         let Some(spec) = in_force.filter(|spec| spec.required > 0) else { return Millis(0) };
-        let mut times: Vec<_> = spec
-            .standbys
-            .iter()
-            .filter_map(|node| self.replies.get(node)?.advanced)
-            .collect();
+        let mut times: Vec<_> =
+            spec.standbys.iter().filter_map(|node| self.replies.get(node)?.advanced).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
         times.get(spec.required - 1).map_or(Millis(0), |at| at.plus(lease_ms))
     }
@@ -110,7 +107,11 @@ mod tests {
         tenure.grant(Some(Lease::For { ms: 2000 }), Millis(100));
         assert_eq!(tenure.until(None, 2000), Some(Millis(2100)));
         tenure.grant(None, Millis(1000));
-        assert_eq!(tenure.until(None, 2000), Some(Millis(2100)), "an answer without one is no reason");
+        assert_eq!(
+            tenure.until(None, 2000),
+            Some(Millis(2100)),
+            "an answer without one is no reason"
+        );
     }
 
     #[test]

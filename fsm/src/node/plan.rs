@@ -135,7 +135,9 @@ pub fn plan(view: &LocalView, persisted: Option<&Persisted>) -> Plan {
         }
         Goal::Maintenance => Plan::new(NodeState::Maintenance, Next::Reached),
         Goal::Seal { drain } => seal(view, persisted, *drain),
-        Goal::FastForward { source, target } => standby::fast_forward(view, persisted, *source, *target),
+        Goal::FastForward { source, target } => {
+            standby::fast_forward(view, persisted, *source, *target)
+        }
         Goal::Follow { upstream: shared::goal::Upstream::Primary { node } } => {
             standby::follow(view, persisted, *node)
         }

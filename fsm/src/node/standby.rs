@@ -44,7 +44,8 @@ pub(super) fn fast_forward(
 ) -> Plan {
     let state = NodeState::FastForward;
     let fetching = Upstream::Fetch { node: source };
-    let end = view.server.as_ref().filter(|server| server.in_recovery).and_then(|server| server.end);
+    let end =
+        view.server.as_ref().filter(|server| server.in_recovery).and_then(|server| server.end);
     if file_is(view, Some(&fetching)) && view.process != Process::Stopped {
         return match end {
             Some(end) if end >= target.lsn => Plan::step(state, Step::Configure(sealed_file())),
@@ -109,7 +110,9 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
         (Process::Starting | Process::Running, Some(server)) if server.streaming => {
             Plan::new(NodeState::Secondary, Next::Reached)
         }
-        (Process::Starting | Process::Running, _) => Plan::wait(state, "the stream from the primary"),
+        (Process::Starting | Process::Running, _) => {
+            Plan::wait(state, "the stream from the primary")
+        }
     }
 }
 

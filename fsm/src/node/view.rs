@@ -43,7 +43,10 @@ pub struct OutOfOrder;
 impl Persisted {
     /// Takes in an assignment: `None` if it is the one that is there; refused if it is older (rule 2).
     /// A seal is set with the goal that asks for it, and released only by a higher ticket (rule 3).
-    pub fn accept(before: Option<&Self>, assignment: &Assignment) -> Result<Option<Self>, OutOfOrder> {
+    pub fn accept(
+        before: Option<&Self>,
+        assignment: &Assignment,
+    ) -> Result<Option<Self>, OutOfOrder> {
         use shared::goal::Goal;
         if before.is_some_and(|before| before.assignment == *assignment) {
             return Ok(None);
@@ -218,7 +221,12 @@ pub const RESTARTS: usize = 3;
 
 /// Whether a Postgres that went down by itself has to be called failed: it has been starting for
 /// longer than a failover would take, or has gone down too often.
-pub fn is_failed(down_since: Option<Millis>, crashes: &[Millis], now: Millis, budget_ms: u64) -> bool {
+pub fn is_failed(
+    down_since: Option<Millis>,
+    crashes: &[Millis],
+    now: Millis,
+    budget_ms: u64,
+) -> bool {
     let window = budget_ms.saturating_mul(30).max(10_000);
     let recent = crashes.iter().filter(|at| now.since(**at) <= window).count();
     down_since.is_some_and(|since| now.since(since) > budget_ms || recent > RESTARTS)

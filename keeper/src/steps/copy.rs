@@ -49,9 +49,7 @@ impl Node {
         };
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
-        let task = tokio::spawn(async move {
-            clone(&instance, &source, options, sender).await
-        });
+        let task = tokio::spawn(async move { clone(&instance, &source, options, sender).await });
         self.begin_job("clone", from, progress, task)
     }
 
@@ -112,7 +110,9 @@ impl Node {
         let wanted = self.persisted().map(|persisted| {
             let assignment = &persisted.assignment;
             match &assignment.goal {
-                Goal::Follow { upstream: Upstream::Primary { node } } => Some((*node, assignment.epoch)),
+                Goal::Follow { upstream: Upstream::Primary { node } } => {
+                    Some((*node, assignment.epoch))
+                }
                 _ => None,
             }
         });
@@ -138,7 +138,9 @@ impl Node {
                 tracing::info!(duration_ms = took, "{name} is complete after {took} ms");
                 self.warnings.remove("rebuild");
                 if let Err(error) = self.admit_rebuilt(from).await {
-                    tracing::warn!("{name} is complete, but the primary does not let this node in: {error}");
+                    tracing::warn!(
+                        "{name} is complete, but the primary does not let this node in: {error}"
+                    );
                 }
             }
             Err(error) => {
@@ -188,7 +190,8 @@ async fn clone(
         remove(&target).await.map_err(|error| text(&error))?;
     }
     let copy = Instance { data_dir: DataDir::new(&target), ..instance.clone() };
-    let mut transfer = backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
+    let mut transfer =
+        backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
     let watched = follow(transfer.progress(), progress);
     let ended = transfer.wait().await;
     watched.abort();
@@ -201,7 +204,10 @@ async fn clone(
     let old = beside(instance, "old");
     remove(&old).await.map_err(|error| text(&error))?;
     swap(instance.data_dir.path(), &target, &old).map_err(|error| {
-        format!("the new copy is complete in {}, but cannot be put in place: {error}", target.display())
+        format!(
+            "the new copy is complete in {}, but cannot be put in place: {error}",
+            target.display()
+        )
     })?;
     remove(&old).await.map_err(|error| text(&error))
 }
@@ -209,7 +215,8 @@ async fn clone(
 /// Nothing of a new copy may be lost after it has been started.
 async fn sync(path: &Path) -> Result<(), String> {
     let path = path.to_owned();
-    let synced = tokio::task::spawn_blocking(move || postgres::durable::sync_file_system(&path)).await;
+    let synced =
+        tokio::task::spawn_blocking(move || postgres::durable::sync_file_system(&path)).await;
     synced.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 

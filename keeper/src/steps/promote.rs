@@ -21,7 +21,12 @@ impl Node {
         let instance = self.instance.clone();
         disk(|| -> Result<(), StepError> {
             let own = timelines::own_history(&instance.data_dir, &control)?;
-            timelines::place_placeholders(&instance.data_dir, own.timeline, reserved, &instance.owner)?;
+            timelines::place_placeholders(
+                &instance.data_dir,
+                own.timeline,
+                reserved,
+                &instance.owner,
+            )?;
             Ok(())
         })?;
         let session = self.session().await?;

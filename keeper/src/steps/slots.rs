@@ -85,7 +85,8 @@ impl Node {
         let own = self.id;
         let assignment = self.assignment()?.clone();
         let others = || assignment.members.iter().filter(|member| member.id != own);
-        let mut wanted: BTreeSet<String> = others().map(|member| member.id.retention_slot()).collect();
+        let mut wanted: BTreeSet<String> =
+            others().map(|member| member.id.retention_slot()).collect();
         let is_primary = matches!(assignment.goal, Goal::Primary { .. });
         let admissions: BTreeSet<String> =
             others().map(|member| member.id.admission_slot(member.admission)).collect();

@@ -8,7 +8,7 @@ use crate::probe::Prober;
 use fsm::Now;
 use fsm::group::{Record, View};
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
-use shared::ids::{FormationId, NodeId};
+use shared::ids::NodeId;
 use shared::report::Report;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -171,11 +171,6 @@ impl Group {
     /// What the group shares.
     pub fn context(&self) -> &Context {
         &self.context
-    }
-
-    /// The formation's name.
-    pub async fn formation(&self) -> Result<FormationId, ApiError> {
-        self.inspect(|record, _, _| record.formation.clone()).await
     }
 
     async fn send(&self, command: Command) -> Result<(), ApiError> {

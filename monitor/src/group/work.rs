@@ -95,15 +95,18 @@ pub(super) enum Done {
 /// The state of a group's dealings with the database.
 pub(super) struct Work {
     under_way: Option<BoxFuture<'static, Done>>,
-    /// Tried again at this time, after a wait of so many milliseconds.
-    away: Option<(Millis, u64)>,
+    /// Tried again at this time.
+    away: Option<Millis>,
+    /// The last wait in milliseconds: kept until something has been stored, so that a database that
+    /// can be read and not be written is not asked at full speed.
+    wait: u64,
     /// The decision whose commit has an unknown outcome.
     unsettled: Option<Box<Decision>>,
 }
 
 impl Work {
     pub(super) fn new() -> Self {
-        Self { under_way: None, away: None, unsettled: None }
+        Self { under_way: None, away: None, wait: 0, unsettled: None }
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -115,7 +118,7 @@ impl Work {
     }
 
     pub(super) fn may_retry(&self, now: Millis) -> bool {
-        self.away.is_some_and(|(at, _)| now >= at)
+        self.away.is_some_and(|at| now >= at)
     }
 
     /// Begins to store a decision that was made on this revision.
@@ -153,8 +156,8 @@ impl Work {
 
     fn back_off(&mut self, now: Millis) {
         let (first, most) = RETRY_MS;
-        let wait = self.away.map_or(first, |(_, wait)| wait.saturating_mul(2).min(most));
-        self.away = Some((now.plus(wait), wait));
+        self.wait = self.wait.saturating_mul(2).clamp(first, most);
+        self.away = Some(now.plus(self.wait));
     }
 }
 
@@ -218,6 +221,7 @@ impl Task {
                 self.context.metrics.decision(now.mono.since(begun));
                 self.adopt(*decision, now);
                 self.started = true;
+                self.work.wait = 0;
                 self.receipts.extend(receipt);
                 if self.receipts.len() > RECEIPTS_KEPT {
                     self.receipts.pop_front();
@@ -263,7 +267,7 @@ impl Task {
             }
             CommitError::Invalid(_) => {
                 tracing::error!(formation.id = %self.record.formation, "{error}");
-                self.work.away = Some((now.mono.plus(RETRY_MS.1), RETRY_MS.1));
+                self.work.away = Some(now.mono.plus(RETRY_MS.1));
             }
         }
     }
