@@ -90,7 +90,7 @@ impl Agent {
                 plan(&look.view, self.node.persisted())
             };
             self.report(&look, &plan);
-            if let Some(ended) = self.is_over(&look, &plan, circumstances) {
+            if let Some(ended) = Self::is_over(&look, &plan, circumstances) {
                 return ended;
             }
             let pause = self.act(&plan, &look, rebuilding).await;
@@ -179,22 +179,15 @@ impl Agent {
 
     /// Before anything was heard, a start needs a spec that is not asynchronous as well (rule 13).
     fn may_write(&self, heard: bool) -> bool {
-        let spec = self.node.persisted().and_then(|persisted| match &persisted.assignment.goal {
-            Goal::Primary { spec, .. } => Some(spec),
-            _ => None,
-        });
+        let spec = self.node.persisted().and_then(|persisted| persisted.assignment.goal.spec());
         let alone = spec.is_some_and(|spec| !spec.is_asynchronous());
         self.right.holds() && (heard || alone || self.node.running().is_some())
     }
 
     fn spec_in_force(&self) -> Option<Spec> {
         let persisted = self.node.persisted()?;
-        match (&persisted.assignment.goal, self.node.seen.sync) {
-            (Goal::Primary { spec, .. }, Sync::InForce(generation)) => {
-                Some(spec.clone()).filter(|spec| spec.generation == generation)
-            }
-            _ => None,
-        }
+        let spec = persisted.assignment.goal.spec()?;
+        (self.node.seen.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
     }
 
     /// Tells the guard what there is to guard, and what the standbys prove.
@@ -314,7 +307,7 @@ impl Agent {
         ))
     }
 
-    fn is_over(&self, look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
+    fn is_over(look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
         let stopped = look.view.process == fsm::node::Process::Stopped;
         if circumstances.stopping && stopped && plan.next == Next::Reached {
             return Some(Ended::AsTold);

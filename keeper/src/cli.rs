@@ -8,7 +8,7 @@ use keeper::config::Config;
 use keeper::managed::Hba;
 use serde::Deserialize;
 use shared::api::ApiError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The keeper of pgtandem: supervises one PostgreSQL and carries out what the monitor decides.
@@ -60,7 +60,7 @@ pub(crate) struct Options {
     #[arg(long, env = "PGTANDEM_CONFIG")]
     #[serde(skip)]
     config: Option<PathBuf>,
-    /// The monitor: URL[,URL...], such as http://monitor:7432.
+    /// The monitor: URL[,URL...], such as `http://monitor:7432`.
     #[arg(long, env = "PGTANDEM_MONITOR")]
     monitor: Option<String>,
     /// The data directory; created where it is missing.
@@ -111,10 +111,10 @@ pub(crate) struct Options {
     /// A database to create with a new cluster.
     #[arg(long, env = "PGTANDEM_DBNAME")]
     dbname: Option<String>,
-    /// The managed block of pg_hba.conf: manage (a line per member), lan (own networks) or skip.
+    /// The managed block of `pg_hba.conf`: manage (a line per member), lan (own networks) or skip.
     #[arg(long, env = "PGTANDEM_HBA", value_enum)]
     hba: Option<Hba>,
-    /// The method of initdb's own lines in pg_hba.conf [default: peer and scram-sha-256].
+    /// The method of initdb's own lines in `pg_hba.conf` [default: peer and scram-sha-256].
     #[arg(long, env = "PGTANDEM_AUTH")]
     auth: Option<String>,
     /// Limits copies, such as 100M a second.
@@ -323,19 +323,20 @@ fn missing(option: &str) -> ApiError {
     )
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, ApiError> {
-    std::path::absolute(&path).map_err(|error| {
+fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, ApiError> {
+    let path = path.as_ref();
+    std::path::absolute(path).map_err(|error| {
         failure(1, "bad_value", format!("'{}' is no path: {error}", path.display()))
     })
 }
 
-fn beside(pgdata: &std::path::Path) -> PathBuf {
+fn beside(pgdata: &Path) -> PathBuf {
     let mut name = pgdata.file_name().unwrap_or_default().to_owned();
     name.push(".pgtandem");
     pgdata.with_file_name(name)
 }
 
-fn socket_dir(state_dir: &std::path::Path) -> PathBuf {
+fn socket_dir(state_dir: &Path) -> PathBuf {
     let usual = PathBuf::from("/var/run/postgresql");
     if usual.is_dir() { usual } else { state_dir.to_owned() }
 }

@@ -185,6 +185,10 @@ pub fn is_news(before: &Report, after: &Report) -> bool {
 }
 
 #[derive(PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the facts of a report, compared and nothing else"
+)]
 struct Essence {
     accepted: Option<(Ticket, Gen, Epoch)>,
     state: shared::state::NodeState,

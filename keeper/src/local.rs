@@ -269,13 +269,12 @@ impl Node {
             return false;
         }
         match &mut self.seen.checkpoint {
-            Checkpoint::Done => true,
             Checkpoint::Running(task) if task.is_finished() => {
                 let done = (&mut *task).await.unwrap_or_default();
                 self.seen.checkpoint = if done { Checkpoint::Done } else { Checkpoint::Unknown };
                 done
             }
-            Checkpoint::Running(_) => true,
+            Checkpoint::Done | Checkpoint::Running(_) => true,
             Checkpoint::Unknown => {
                 let control = self.instance.control_data().await.ok();
                 let done =

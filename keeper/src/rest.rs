@@ -7,7 +7,7 @@ use crate::guard::Right;
 use crate::link::Heard;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -110,10 +110,7 @@ fn is_replica(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
 fn lag(rest: &Rest, report: &Report) -> Option<u64> {
     let heard = rest.heard.borrow();
     let answer = heard.answer.as_ref()?;
-    let primary = match &answer.assignment.goal {
-        shared::goal::Goal::Follow { upstream: shared::goal::Upstream::Primary { node } } => *node,
-        _ => return None,
-    };
+    let primary = answer.assignment.goal.upstream()?;
     let end = answer.flushed.iter().find(|(id, _)| *id == primary)?.1;
     Some(end.bytes_since(report.postgres.replayed?))
 }

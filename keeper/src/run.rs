@@ -78,7 +78,8 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::default() };
     let client = Client::new(monitors(&config, &state), options).map_err(|e| e.to_api_error())?;
     let rest_address = listener.local_addr().unwrap_or(config.rest_listen);
-    join(&config, &instance, &client, &store, &mut state, rest_address).await?;
+    let request = join_request(&config, &instance, &state, rest_address).await?;
+    join(&client, &store, &mut state, &request).await?;
     let Some(identity) = state.identity.clone() else {
         return Err(failure(8, "internal", "the monitor gave no identity"));
     };
@@ -159,14 +160,13 @@ fn writable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
     written.and(removed).map_err(|error| problem(&error))
 }
 
-async fn join(
+/// What the monitor is told of this node.
+async fn join_request(
     config: &Config,
     instance: &Instance,
-    client: &Client,
-    store: &Store,
-    state: &mut State,
+    state: &State,
     rest: SocketAddr,
-) -> Result<(), ApiError> {
+) -> Result<JoinRequest, ApiError> {
     let data = match instance.data_dir.contents() {
         _ if state.rebuilding => Data::Rebuilding,
         Contents::Missing | Contents::Empty => Data::Empty,
@@ -178,7 +178,7 @@ async fn join(
     };
     let host = if rest.ip().is_unspecified() { config.host.clone() } else { rest.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let request = JoinRequest {
+    Ok(JoinRequest {
         protocol: shared::PROTOCOL,
         formation: config.formation.clone(),
         name: config.name.clone(),
@@ -192,8 +192,16 @@ async fn join(
         data,
         standby: instance.data_dir.is_standby(),
         identity: state.identity.clone(),
-    };
-    match join_patiently(client, &request, state.identity.is_none()).await {
+    })
+}
+
+async fn join(
+    client: &Client,
+    store: &Store,
+    state: &mut State,
+    request: &JoinRequest,
+) -> Result<(), ApiError> {
+    match join_patiently(client, request, state.identity.is_none()).await {
         Ok(answer) => {
             state.identity = Some(answer.identity);
             state.passwords = Some(answer.passwords);
@@ -208,8 +216,8 @@ async fn join(
         Err(ClientError::Dropped) => {
             let message = format!(
                 "this node was dropped from formation {}; remove {} to join as a new node",
-                config.formation,
-                config.state_dir.display()
+                request.formation,
+                store.dir().display()
             );
             Err(failure(3, "dropped", message))
         }

@@ -21,6 +21,11 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ApiError> {
     Ok(runtime.block_on(work))
 }
 
+/// A part of a document, by its JSON pointer; null where there is none.
+fn at(document: &Value, pointer: &str) -> Value {
+    document.pointer(pointer).cloned().unwrap_or_default()
+}
+
 /// The JSON of a running keeper's `/node`.
 async fn live(address: &str) -> Option<Value> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,7 +46,7 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
     let address = local.rest_listen.replace("0.0.0.0", "127.0.0.1");
     let live = block_on(live(&address))?;
     let own = state.identity.as_ref().map(|identity| identity.node_id);
-    let live = live.filter(|live| live["node_id"] == json!(own));
+    let live = live.filter(|live| at(live, "/node_id") == json!(own));
     let pid = std::fs::read_to_string(local.state_dir.join("keeper.lock"))
         .ok()
         .and_then(|text| text.trim().parse::<u32>().ok())
@@ -50,28 +55,28 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
     let running = postmaster.as_ref().is_some_and(|file| {
         postgres::process::is_postgres_of(file.pid, &DataDir::new(&local.pgdata).canonical())
     });
-    let report = live.as_ref().map(|live| live["report"].clone()).unwrap_or_default();
+    let report = live.as_ref().map(|live| at(live, "/report")).unwrap_or_default();
     let goal = state.persisted.as_ref().map(|persisted| persisted.assignment.goal_state);
     let document = json!({
         "keeper": { "pids": pid.into_iter().collect::<Vec<_>>(), "main_pid": pid },
         "node_id": own,
-        "reported_state": report["state"],
+        "reported_state": at(&report, "/state"),
         "goal_state": goal,
         "monitor": {
             "urls": state.monitors,
-            "last_contact_ms": live.as_ref().map(|live| live["monitor"]["last_contact_ms"].clone()),
+            "last_contact_ms": live.as_ref().map(|live| at(live, "/monitor/last_contact_ms")),
             "last_contact_at": live.as_ref().and_then(last_contact),
-            "reachable": live.as_ref().map(|live| live["monitor"]["reachable"].clone()),
+            "reachable": live.as_ref().map(|live| at(live, "/monitor/reachable")),
         },
         "postgres": {
             "pid": postmaster.as_ref().filter(|_| running).map(|file| file.pid),
             "data_dir": local.pgdata,
             "port": postmaster.as_ref().and_then(|file| file.port),
             "running": running,
-            "in_recovery": report["postgres"]["in_recovery"],
-            "timeline": report["postgres"]["timeline"],
+            "in_recovery": at(&report, "/postgres/in_recovery"),
+            "timeline": at(&report, "/postgres/timeline"),
         },
-        "step": report["step"],
+        "step": at(&report, "/step"),
     });
     if as_json {
         say(&document.to_string());
@@ -79,9 +84,9 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         say(&format!(
             "node {}: {} (goal {}), keeper {}, postgres {}",
-            text(&document["node_id"]),
-            text(&document["reported_state"]),
-            text(&document["goal_state"]),
+            text(&at(&document, "/node_id")),
+            text(&at(&document, "/reported_state")),
+            text(&at(&document, "/goal_state")),
             if pid.is_some() { "running" } else { "not running" },
             if running { "running" } else { "not running" },
         ));
@@ -90,7 +95,7 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
 }
 
 fn last_contact(live: &Value) -> Option<String> {
-    let ago = live["monitor"]["last_contact_ms"].as_i64()?;
+    let ago = at(live, "/monitor/last_contact_ms").as_i64()?;
     let at = chrono::Utc::now() - chrono::Duration::milliseconds(ago);
     Some(at.to_rfc3339())
 }

@@ -191,7 +191,7 @@ pub struct OperationResult {
 pub struct ApiError {
     /// The exit code of the operator's command.
     pub code: u8,
-    /// One word for programs, such as no_candidate.
+    /// One word for programs, such as `no_candidate`.
     pub reason: String,
     /// A sentence for people: what is wrong and how to mend it.
     pub message: String,

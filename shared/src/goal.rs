@@ -46,6 +46,34 @@ pub enum Goal {
     Dropped,
 }
 
+impl Goal {
+    /// Whom a follower streams from.
+    pub fn upstream(&self) -> Option<NodeId> {
+        match self {
+            Self::Follow { upstream: Upstream::Primary { node } } => Some(*node),
+            Self::Wait
+            | Self::Primary { .. }
+            | Self::Seal { .. }
+            | Self::FastForward { .. }
+            | Self::Maintenance
+            | Self::Dropped => None,
+        }
+    }
+
+    /// The spec of a primary.
+    pub fn spec(&self) -> Option<&Spec> {
+        match self {
+            Self::Primary { spec, .. } => Some(spec),
+            Self::Wait
+            | Self::Follow { .. }
+            | Self::Seal { .. }
+            | Self::FastForward { .. }
+            | Self::Maintenance
+            | Self::Dropped => None,
+        }
+    }
+}
+
 /// Where a standby streams from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -175,7 +175,7 @@ pub fn choose(
         return Choice::Elect { candidate, witnesses };
     }
     if let (Some(loss), Some((candidate, proof))) = (election.loss, without_proof) {
-        return choose_with_loss(record, view, loss.fenced, now, candidate, proof);
+        return choose_with_loss(record, view, loss.fenced, now, (candidate, proof));
     }
     if covers(&record.specs, &witnesses) {
         return Choice::Wait(Waiting::Candidate);
@@ -254,8 +254,7 @@ fn choose_with_loss(
     view: &View,
     fenced: bool,
     now: Now,
-    candidate: NodeId,
-    proof: BTreeMap<NodeId, Position>,
+    (candidate, proof): (NodeId, BTreeMap<NodeId, Position>),
 ) -> Choice {
     let old = record.primary;
     let gone = old.is_none_or(|id| {

@@ -14,15 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Explains a group, or a node of it.
 pub fn explain(record: &Record, view: &View, node: Option<NodeId>, now: Now) -> Explanation {
     let mut sentences = Vec::new();
-    match node {
-        Some(id) => sentences.extend(explain_node(record, view, id, now)),
-        None => {
-            sentences.push(explain_group(record));
-            sentences.push(explain_sync(record));
-            sentences.push(explain_writable(record, view, now));
-            for id in record.nodes.keys() {
-                sentences.extend(explain_node(record, view, *id, now).into_iter().take(1));
-            }
+    if let Some(id) = node {
+        sentences.extend(explain_node(record, view, id, now));
+    } else {
+        sentences.push(explain_group(record));
+        sentences.push(explain_sync(record));
+        sentences.push(explain_writable(record, view, now));
+        for id in record.nodes.keys() {
+            sentences.extend(explain_node(record, view, *id, now).into_iter().take(1));
         }
     }
     Explanation { sentences, blocked_by: blockers(record, view, now) }

@@ -277,8 +277,8 @@ impl Note {
 
     /// Says what changed into what.
     #[must_use]
-    pub fn change(self, from: impl ToString, to: impl ToString) -> Self {
-        Self { from: Some(from.to_string()), to: Some(to.to_string()), ..self }
+    pub fn change(self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        Self { from: Some(from.into()), to: Some(to.into()), ..self }
     }
 
     /// Adds the facts.
@@ -540,6 +540,10 @@ impl Record {
             next.phase = Phase::Electing(election.clone());
         }
         let note = Note::new("monitor", "monitor-started", "the monitor was started");
-        self.decide(next, vec![note.change(self.ticket, self.ticket.next())], now)
+        self.decide(
+            next,
+            vec![note.change(self.ticket.to_string(), self.ticket.next().to_string())],
+            now,
+        )
     }
 }

@@ -111,7 +111,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         zone: node.zone.clone(),
         reported_state: node.reported_state,
         goal_state,
-        role: role(&postgres.in_recovery).to_owned(),
+        role: role(postgres.in_recovery).to_owned(),
         upstream: upstream(record, &goal),
         candidate_priority: node.candidate_priority,
         replication_quorum: node.replication_quorum,
@@ -142,7 +142,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
     }
 }
 
-fn role(in_recovery: &Option<bool>) -> &'static str {
+fn role(in_recovery: Option<bool>) -> &'static str {
     match in_recovery {
         Some(false) => "primary",
         Some(true) => "standby",

@@ -137,12 +137,11 @@ pub fn apply(view: &LocalView, spec: &Spec) -> Next {
     match (view.sync, &view.file.spec) {
         (Sync::InForce(generation), _) if generation == target => Next::Reached,
         (Sync::Set(generation), _) if generation == target => Next::Do(Step::Barrier(spec.clone())),
-        // What the file says has been seen by every process: it may be written.
-        (Sync::InForce(_) | Sync::Set(_), _) => Next::Do(Step::Block),
         (Sync::Blocked, _) => Next::Do(Step::Set(spec.clone())),
         // Just started, or the keeper just was: the signs of what the file says come first.
         (Sync::Unknown, Some(present)) => Next::Do(Step::Set(present.clone())),
-        (Sync::Unknown, None) => Next::Do(Step::Block),
+        // What the file says has been seen by every process (or it blocks anyway): it may be written.
+        (Sync::InForce(_) | Sync::Set(_), _) | (Sync::Unknown, None) => Next::Do(Step::Block),
     }
 }
 

@@ -73,6 +73,7 @@ impl Persisted {
 
 /// What a keeper sees.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct LocalView {
     /// On disk.
     pub data: Data,
@@ -199,13 +200,12 @@ impl LocalView {
             (Some(server), _) if server.in_recovery && server.sealed => {
                 server.end.map(|end| (&server.history, end))
             }
-            (Some(_), _) => None,
             (None, Data::Present { history, clean_end: Some(end), .. })
                 if self.process == Process::Stopped =>
             {
                 Some((history, *end))
             }
-            (None, _) => None,
+            (Some(_) | None, _) => None,
         }
     }
 

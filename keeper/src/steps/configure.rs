@@ -12,7 +12,7 @@ use postgres::programs::Program;
 use std::time::Duration;
 
 /// For the few statements that make roles.
-const ROLES_LIMIT: Duration = Duration::from_secs(60);
+const ROLES_LIMIT: Duration = Duration::from_mins(1);
 
 impl Node {
     /// A new cluster with our roles, before its first start: no HBA rule has to let anybody in.

@@ -106,18 +106,12 @@ impl Node {
     /// Looks after the job: its end, or a goal that it does not serve any more. `true` while it goes
     /// on.
     pub async fn look_after_job(&mut self) -> bool {
-        use shared::goal::{Goal, Upstream};
-        let wanted = self.persisted().map(|persisted| {
+        let wanted = self.persisted().and_then(|persisted| {
             let assignment = &persisted.assignment;
-            match &assignment.goal {
-                Goal::Follow { upstream: Upstream::Primary { node } } => {
-                    Some((*node, assignment.epoch))
-                }
-                _ => None,
-            }
+            Some((assignment.goal.upstream()?, assignment.epoch))
         });
         let Some(job) = &mut self.job else { return false };
-        if wanted.flatten() != Some(job.purpose) {
+        if wanted != Some(job.purpose) {
             tracing::info!("{} is given up: the goal has changed", job.name);
             self.job = None;
             return false;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Recovery ends once the startup process has read what is there: local WAL only.
-const PROMOTE_LIMIT: Duration = Duration::from_secs(60);
+const PROMOTE_LIMIT: Duration = Duration::from_mins(1);
 /// A checkpoint writes what is dirty, which may be much.
 const CHECKPOINT_LIMIT: Duration = Duration::from_hours(1);
 

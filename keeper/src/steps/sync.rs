@@ -158,12 +158,11 @@ impl Node {
     /// Going to asynchronous: a probe returns by itself, without a warning; otherwise a checkpointer
     /// that is late could release commits of a later spec (C18).
     async fn await_release(&mut self) -> Result<(), StepError> {
-        let mut probe = match self.seen.probe.take() {
-            Some(probe) => probe,
-            None => {
-                let session = self.connect().await?;
-                ProbeTask { pid: session.backend_pid(), task: tokio::spawn(probe(session)) }
-            }
+        let mut probe = if let Some(probe) = self.seen.probe.take() {
+            probe
+        } else {
+            let session = self.connect().await?;
+            ProbeTask { pid: session.backend_pid(), task: tokio::spawn(probe(session)) }
         };
         match tokio::time::timeout(SIGNS_LIMIT, &mut probe.task).await {
             Ok(Ok(true)) => Ok(()),

@@ -196,7 +196,7 @@ pub(super) fn node_state(context: &Context<'_>) -> Option<Change> {
         }
         let reason = format!("{} is now {}, was {}", node.name, report.state, node.reported_state);
         let mut note = context.note("node_state", reason).about(*id);
-        note = note.change(node.reported_state, report.state);
+        note = note.change(node.reported_state.as_str(), report.state.as_str());
         note.timeline = report.postgres.timeline;
         note.lsn = report.postgres.lsn;
         notes.push(note);
