@@ -148,8 +148,9 @@ async fn call(
     let wait_ms = u64::try_from(interval.as_millis()).unwrap_or(500);
     let sent = clock::now();
     let (seq, nonce) = (report.seq, report.nonce);
-    // A call that takes longer than its wait and another interval is lost; the next may get through.
-    let limit = interval * 3;
+    // A call that takes longer than its wait and another interval is lost; the next may get through
+    // before the lease (four intervals) ends.
+    let limit = interval * 2;
     let outcome = client.report(&identity, &report, wait_ms, limit).await;
     // An answer to another question is none (rule 2).
     let outcome = outcome.and_then(|answer| {

@@ -4,7 +4,7 @@ use super::record::{Node, Phase, Record};
 use super::view::View;
 use shared::goal::{Assignment, Goal, Member, Upstream};
 use shared::ids::NodeId;
-use shared::report::{Lease, Report};
+use shared::report::Lease;
 use shared::spec::Spec;
 use shared::state::NodeState;
 
@@ -111,11 +111,8 @@ fn standby_goal(record: &Record, view: &View, node: &Node, sync_member: bool) ->
         return (Goal::Maintenance, NodeState::Maintenance);
     }
     let Some(primary) = record.primary else { return (Goal::Wait, NodeState::Init) };
-    // The primary must have heard of the node: its HBA lets it in, and its lease is no longer
-    // unlimited.
-    let announced = view.report(primary).is_some_and(|report| report.revision >= node.joined);
     let confirmed = record.lineage.entry(record.epoch).is_some_and(|entry| entry.start.is_some());
-    if !announced && node.reported_state == NodeState::Init || !confirmed {
+    if node.joined.is_some() || !confirmed {
         return (Goal::Wait, NodeState::WaitStandby);
     }
     let state = if node.maintenance { NodeState::WaitMaintenance } else { NodeState::Secondary };
@@ -148,15 +145,14 @@ pub(crate) fn somebody_could_take_over(record: &Record, view: &View, primary: No
     })
 }
 
-/// The lease that an answer to this report grants (rule 12): only to the primary of the epoch, which
-/// must have accepted that epoch.
-pub fn lease(record: &Record, id: NodeId, report: &Report) -> Option<Lease> {
+/// The lease that an answer to this node grants (rule 12): to the primary of the epoch, by the answer
+/// that names it so.
+pub fn lease(record: &Record, id: NodeId) -> Option<Lease> {
     let serving = match record.phase {
         Phase::Serving | Phase::Promoting => record.primary == Some(id) && !record.regressed,
         Phase::Forming | Phase::Electing(_) | Phase::Forwarding { .. } => false,
     };
-    let accepted = report.accepted.is_some_and(|accepted| accepted.epoch == record.epoch);
-    if !serving || !accepted {
+    if !serving {
         return None;
     }
     if record.nodes.len() == 1 {

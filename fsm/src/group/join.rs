@@ -131,7 +131,7 @@ fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result
         replication_quorum: request.replication_quorum,
         secret: secret.to_owned(),
         admission: record.ticket,
-        joined: record.revision.next(),
+        joined: Some(record.revision.next()),
         stateless_keeper: None,
         maintenance: false,
         dropping: false,

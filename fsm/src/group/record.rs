@@ -158,8 +158,9 @@ pub struct Node {
     pub secret: String,
     /// The ticket that its admission slot carries (rule 10).
     pub admission: Ticket,
-    /// The revision at which it joined: it follows once the primary has heard of it.
-    pub joined: Revision,
+    /// The revision at which it joined, until the primary has heard of it: before that it does not
+    /// follow. The primary's HBA rules have to let it in, and a primary that was alone has no lease.
+    pub joined: Option<Revision>,
     /// The keeper process that was admitted without state last (rule 2).
     pub stateless_keeper: Option<String>,
     /// Being taken out of the keeper's hands, or taken.

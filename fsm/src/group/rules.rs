@@ -188,6 +188,13 @@ pub const RULES: &[Rule] = &[
         fire: upkeep::readmission,
     },
     Rule {
+        name: "announced",
+        phase: "serving",
+        conditions: "the primary has heard of a node that has joined",
+        next: "serving; the node may follow",
+        fire: upkeep::announced,
+    },
+    Rule {
         name: "operation-goes-on",
         phase: "serving",
         conditions: "the node of the operation is no longer the primary",

@@ -41,6 +41,8 @@ impl Node {
 
     /// (ii): the members of `spec` may acknowledge, which has been seen of all that are connected.
     pub(super) async fn set_spec(&mut self, spec: &Spec) -> Result<(), StepError> {
+        // From here on the file's content is unseen: it is not written again before its signs are.
+        self.seen.sync = Sync::Unknown;
         self.configure(&File { upstream: None, spec: Some(spec.clone()), current: true })?;
         let members = spec.standbys.clone();
         self.await_signs(&spec.setting(), "the signs of the new sync spec", |sender| {

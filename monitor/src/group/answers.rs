@@ -155,7 +155,7 @@ impl Answers {
         now: Millis,
     ) -> ReportReply {
         let told = self.told.get(&id).ok_or(ReportRefused::Dropped)?;
-        let lease = goals::lease(record, id, report);
+        let lease = goals::lease(record, id);
         note_lease(view, lease, now);
         Ok(Box::new(Answer {
             nonce: report.nonce,

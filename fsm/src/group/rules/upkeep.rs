@@ -1,7 +1,7 @@
 //! What happens beside the primary: old records, readmissions, operations and reported states.
 
 use super::{Change, Context};
-use crate::group::record::{Operation, OperationKind, Phase, Record};
+use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::rules::election::begin;
 use serde_json::json;
 use shared::api::Outcome;
@@ -60,6 +60,27 @@ pub(super) fn readmission(context: &Context<'_>) -> Option<Change> {
         record.name_of(id)
     );
     Some(Change { next, notes: vec![context.note("node", reason).about(id)] })
+}
+
+/// A node that has joined may follow once the primary has heard of it.
+pub(super) fn announced(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    let (primary, report) = context.fresh_primary()?;
+    if record.phase != Phase::Serving {
+        return None;
+    }
+    let heard = |node: &Node| node.joined.is_some_and(|joined| report.revision >= joined);
+    let mut next = record.clone();
+    let mut notes = Vec::new();
+    for (id, node) in next.nodes.iter_mut().filter(|(_, node)| heard(node)) {
+        node.joined = None;
+        if *id != primary {
+            let reason = format!("{} may follow: the primary has heard of it", node.name);
+            notes.push(context.note("node", reason).about(*id));
+        }
+    }
+    let changed = next.nodes != record.nodes;
+    changed.then_some(Change { next, notes })
 }
 
 /// Maintenance or drop of a former primary, once another node serves.
