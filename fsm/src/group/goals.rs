@@ -11,7 +11,7 @@ use shared::state::NodeState;
 /// The assignment of a node; `None` for a node that is not in the record (dropped).
 pub fn assignment(record: &Record, view: &View, id: NodeId) -> Option<Assignment> {
     let node = record.nodes.get(&id)?;
-    let (goal, goal_state) = goal_of(record, view, id, node);
+    let (goal, goal_state) = goal_of(record, id, node);
     Some(Assignment {
         order: record.order(),
         epoch: record.epoch,
@@ -37,7 +37,7 @@ fn member(id: NodeId, node: &Node) -> Member {
 }
 
 /// The goal of a node and its name.
-pub fn goal_of(record: &Record, view: &View, id: NodeId, node: &Node) -> (Goal, NodeState) {
+pub fn goal_of(record: &Record, id: NodeId, node: &Node) -> (Goal, NodeState) {
     let sync_member = record.is_sync_member(id);
     let is_primary = record.primary == Some(id);
     if node.dropping && !is_primary && !sync_member {
@@ -46,7 +46,7 @@ pub fn goal_of(record: &Record, view: &View, id: NodeId, node: &Node) -> (Goal, 
     match &record.phase {
         Phase::Forming => (Goal::Wait, NodeState::Init),
         Phase::Serving if is_primary => primary_goal(record, node),
-        Phase::Serving => standby_goal(record, view, node, sync_member),
+        Phase::Serving => standby_goal(record, node, sync_member),
         Phase::Promoting if is_primary => {
             let (goal, _) = primary_goal(record, node);
             (goal, NodeState::PreparePromotion)
@@ -61,7 +61,7 @@ pub fn goal_of(record: &Record, view: &View, id: NodeId, node: &Node) -> (Goal, 
                 };
                 (Goal::Seal { drain: true }, state)
             } else {
-                standby_goal(record, view, node, sync_member)
+                standby_goal(record, node, sync_member)
             }
         }
         Phase::Electing(_) | Phase::Forwarding { .. } if is_primary => {
@@ -106,7 +106,7 @@ fn primary_state(record: &Record, spec: &Spec) -> NodeState {
     }
 }
 
-fn standby_goal(record: &Record, view: &View, node: &Node, sync_member: bool) -> (Goal, NodeState) {
+fn standby_goal(record: &Record, node: &Node, sync_member: bool) -> (Goal, NodeState) {
     if node.maintenance && !sync_member {
         return (Goal::Maintenance, NodeState::Maintenance);
     }

@@ -98,7 +98,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
     let evidence = view.nodes.get(&id).unwrap_or(&nothing);
     let report = evidence.report.as_ref();
     let postgres = report.map(|report| report.postgres.clone()).unwrap_or_default();
-    let (goal, goal_state) = goal_of(record, view, id, node);
+    let (goal, goal_state) = goal_of(record, id, node);
     let verdict = verdict(view, id, &record.settings.timers(), now.mono);
     let heard = report.and_then(|_| ago(now, now.mono.since(evidence.reported_at)));
     let replica = replica(record, view, id);
