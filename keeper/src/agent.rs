@@ -9,6 +9,7 @@ use crate::node::Node;
 use crate::steps::StepError;
 use fsm::Millis;
 use fsm::node::plan::Next;
+use fsm::node::primary::is_spoiled;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use shared::goal::Goal;
@@ -103,7 +104,8 @@ impl Agent {
     fn claim_first_lease(&self) {
         let Some(persisted) = self.node.persisted() else { return };
         let primary = matches!(persisted.assignment.goal, Goal::Primary { .. });
-        let promoted = persisted.promoted.is_some_and(|p| p.epoch == persisted.assignment.epoch);
+        let promoted =
+            persisted.promoted.as_ref().is_some_and(|p| p.epoch == persisted.assignment.epoch);
         if primary && promoted && persisted.sealed.is_none() {
             let ms = persisted.assignment.timers.lease_ms;
             let lease = Some(shared::report::Lease::For { ms });
@@ -245,8 +247,9 @@ impl Agent {
             }
             _ => None,
         };
-        let promoted =
-            persisted.and_then(|persisted| persisted.promoted).filter(|_| look.view.is_writable());
+        let promoted = persisted
+            .and_then(|persisted| persisted.promoted.clone())
+            .filter(|_| look.view.is_writable());
         let mut warnings: Vec<_> = self.node.warnings.values().cloned().collect();
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
@@ -293,6 +296,9 @@ impl Agent {
     }
 
     fn failed(&self, look: &Look) -> Option<String> {
+        if self.node.persisted().is_some_and(|persisted| is_spoiled(&look.view, persisted)) {
+            return Some("its promotion was interrupted and needs another timeline".to_owned());
+        }
         let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
         let crashes = &self.node.crashes;
         let now = clock::now();

@@ -173,7 +173,7 @@ pub fn is_news(before: &Report, after: &Report) -> bool {
         state: report.state,
         sealed: report.sealed,
         in_force: report.in_force,
-        promoted: report.promoted,
+        promoted: report.promoted.clone(),
         data: report.data,
         running: report.postgres.running,
         in_recovery: report.postgres.in_recovery,

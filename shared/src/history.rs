@@ -132,6 +132,21 @@ impl Lineage {
         }
     }
 
+    /// Writes down where epochs began that a primary has in its history and whose start nobody
+    /// reported: their promotions were interrupted.
+    pub fn learn(&mut self, ancestors: &[Segment]) {
+        for pair in ancestors.windows(2) {
+            let [before, segment] = pair else { continue };
+            let parent = self.epoch_of(before.timeline);
+            let unknown = |entry: &&mut LineageEntry| {
+                entry.timeline == segment.timeline && entry.start.is_none()
+            };
+            if let Some(entry) = self.0.iter_mut().find(unknown) {
+                entry.start = Some(Start { parent, lsn: before.end });
+            }
+        }
+    }
+
     fn timeline_of(&self, epoch: Epoch) -> Option<TimelineId> {
         self.entry(epoch).map(|entry| entry.timeline)
     }

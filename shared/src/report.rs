@@ -1,6 +1,7 @@
 //! The one call that a keeper makes again and again: the report, and its answer.
 
 use crate::goal::{Assignment, Order};
+use crate::history::Segment;
 use crate::ids::{Epoch, Gen, NodeId, Revision, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::{Lsn, Position};
 use crate::state::NodeState;
@@ -77,7 +78,7 @@ pub struct InForce {
 }
 
 /// A verified promotion: out of recovery, on the timeline that was reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promoted {
     /// The epoch.
     pub epoch: Epoch,
@@ -87,6 +88,10 @@ pub struct Promoted {
     pub parent: Option<Epoch>,
     /// Where the timeline begins.
     pub start: Lsn,
+    /// The timelines before it: among them may be one whose promotion was interrupted before it was
+    /// reported, and which the lineage knows the start of only from here.
+    #[serde(default)]
+    pub ancestors: Vec<Segment>,
 }
 
 /// What a data directory holds.

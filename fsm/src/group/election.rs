@@ -203,7 +203,8 @@ fn outstanding(
         .collect()
 }
 
-/// The eligible witnesses: the preferred one, then by priority, position, and chance.
+/// The eligible witnesses: the preferred one, then by priority, position, and chance; a primary that is
+/// to be replaced comes last.
 fn rank(
     record: &Record,
     view: &View,
@@ -221,7 +222,8 @@ fn rank(
     let chance = |id: &NodeId| (id.0 ^ tie_break).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ranked.sort_by_key(|(id, position)| {
         let preferred = election.preferred == Some(*id);
-        std::cmp::Reverse((preferred, priority(id), *position, chance(id)))
+        let stays = !(election.planned && record.primary == Some(*id));
+        std::cmp::Reverse((preferred, stays, priority(id), *position, chance(id)))
     });
     ranked
 }

@@ -124,6 +124,9 @@ pub struct Election {
     pub cause: String,
     /// The node that shall win if it can.
     pub preferred: Option<NodeId>,
+    /// It was begun to replace a primary that serves: that one wins only if nobody else can.
+    #[serde(default)]
+    pub planned: bool,
     /// The old primary is stopping by itself; the standbys still follow it.
     pub drain: bool,
     /// The operator accepted that acknowledged commits may be lost.

@@ -173,7 +173,7 @@ pub(crate) fn file_is(view: &LocalView, upstream: Option<&Upstream>) -> bool {
 
 /// Rule 3. The seal itself has been persisted with the assignment.
 fn seal(view: &LocalView, persisted: &Persisted, drain: bool) -> Plan {
-    let is_old_primary = persisted.promoted.is_some_and(|promoted| {
+    let is_old_primary = persisted.promoted.as_ref().is_some_and(|promoted| {
         Some(promoted.epoch) >= persisted.admitted.map(|admitted| admitted.epoch)
     });
     let (done, doing) = if is_old_primary {

@@ -3,6 +3,7 @@
 use super::plan::{Next, Plan, Step};
 use super::standby::sealed_standby;
 use super::view::{Data, File, LocalView, Persisted, Process, Server, Sync};
+use shared::goal::Goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, TimelineId};
 use shared::report::Promoted;
@@ -31,7 +32,8 @@ pub(super) fn be_primary(
         }
         Data::Present { .. } => {}
     }
-    let promoted = persisted.promoted.is_some_and(|promoted| promoted.epoch == assignment.epoch);
+    let promoted =
+        persisted.promoted.as_ref().is_some_and(|promoted| promoted.epoch == assignment.epoch);
     match timeline {
         Some(timeline) if !promoted => promote(view, timeline),
         Some(_) | None => serve(view, persisted, promoted, spec),
@@ -45,11 +47,24 @@ fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
         Some(server) if !server.in_recovery && server.history.timeline == reserved => {
             Plan::step(state, Step::ConfirmPromotion)
         }
+        Some(server) if server.history.timeline == reserved => {
+            Plan::wait(state, "another timeline number: the promotion was interrupted")
+        }
         // A primary of an older epoch, elected again: it goes on in the new one, as a promotion.
         Some(server) if !server.in_recovery => Plan::step(state, Step::StopImmediate),
         Some(_) | None => sealed_standby(view, state)
             .unwrap_or_else(|| Plan::step(state, Step::Promote { timeline: reserved })),
     }
+}
+
+/// Whether a promotion was interrupted after it had taken its timeline: PostgreSQL would give another
+/// number now, so the node says that it cannot, and is elected anew with a number of its own.
+pub fn is_spoiled(view: &LocalView, persisted: &Persisted) -> bool {
+    let assignment = &persisted.assignment;
+    let promoted = persisted.promoted.as_ref().is_some_and(|p| p.epoch == assignment.epoch);
+    let Goal::Primary { timeline: Some(reserved), .. } = &assignment.goal else { return false };
+    let on_it = |server: &Server| server.in_recovery && server.history.timeline == *reserved;
+    !promoted && view.server.as_ref().is_some_and(on_it)
 }
 
 fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
@@ -110,7 +125,7 @@ fn run(
     if !promoted {
         return Plan::step(state, Step::ConfirmPromotion);
     }
-    let expected = persisted.promoted.map(|promoted| promoted.timeline);
+    let expected = persisted.promoted.as_ref().map(|promoted| promoted.timeline);
     if expected != Some(server.history.timeline) {
         // Somebody else promoted it: that timeline is of no epoch.
         return Plan::step(NodeState::Demoted, Step::StopImmediate);
@@ -154,5 +169,6 @@ pub fn promotion(history: &History, lineage: &Lineage, epoch: Epoch) -> Promoted
         timeline: history.timeline,
         parent: parent.filter(|_| !first),
         start: history.start(),
+        ancestors: history.ancestors.clone(),
     }
 }

@@ -65,7 +65,7 @@ impl Persisted {
             own: before.and_then(|before| before.own),
             assignment: assignment.clone(),
             sealed,
-            promoted: before.and_then(|before| before.promoted),
+            promoted: before.and_then(|before| before.promoted.clone()),
             admitted: before.and_then(|before| before.admitted),
         }))
     }

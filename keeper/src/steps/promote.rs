@@ -78,7 +78,7 @@ impl Node {
             match session.checkpoint(CHECKPOINT_LIMIT).await {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::warn!("the checkpoint after the promotion failed: {error}");
+                    tracing::info!("the checkpoint after the promotion was not written: {error}");
                     false
                 }
             }

@@ -70,7 +70,7 @@ impl Builder {
 }
 
 /// A monitor and its nodes. Dropped, it takes all its processes with it; its directory stays where no
-/// verdict was passed.
+/// verdict was passed, and wherever `KEEP_TEST_DIRS` is set.
 #[derive(Debug)]
 pub struct Cluster {
     sandbox: Sandbox,
@@ -266,7 +266,7 @@ impl Drop for Cluster {
             eprintln!("{}", self.report());
         }
         self.sandbox.end_processes();
-        if passed {
+        if passed && std::env::var_os("KEEP_TEST_DIRS").is_none() {
             self.sandbox.remove();
         }
     }

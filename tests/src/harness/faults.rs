@@ -4,6 +4,7 @@ use super::node::Node;
 use super::process::signal;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -26,11 +27,11 @@ impl Node {
         Ok(held)
     }
 
-    /// Removes all WAL of a server that is down: nothing can be rewound, not even recovered.
-    pub fn remove_wal(&self) -> Result<()> {
+    /// Removes the WAL files of a server that is down whose names are lower than this one.
+    pub fn remove_wal_before(&self, name: &str) -> Result<()> {
         for entry in fs::read_dir(self.pgdata().join("pg_wal"))? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
+            if entry.file_type()?.is_file() && *entry.file_name() < *OsStr::new(name) {
                 fs::remove_file(entry.path())?;
             }
         }

@@ -96,9 +96,14 @@ impl Node {
 
     /// The command that runs its keeper.
     pub fn keeper_command(&self) -> Result<Command> {
+        self.keeper_command_as(&self.name, self.port())
+    }
+
+    /// The command that runs its keeper under a name and with a port that may not be its own.
+    pub fn keeper_command_as(&self, name: &str, port: u16) -> Result<Command> {
         let mut command = command(&binaries::ours("pgtandem-keeper")?);
-        command.args(["run", "--monitor", &self.monitor, "--name", &self.name]);
-        command.args(["--host", "127.0.0.1", "--port", &self.port().to_string()]);
+        command.args(["run", "--monitor", &self.monitor, "--name", name]);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.arg("--rest-listen").arg(format!("127.0.0.1:{}", self.rest_port()));
         command.arg("--pgdata").arg(self.pgdata());
         command.arg("--state-dir").arg(self.state_dir());

@@ -32,7 +32,9 @@ async fn becomes_a_group(cluster: &Cluster) -> Result<()> {
     cluster.settled().await?;
     adopted.start_keeper()?;
     cluster.settled().await?;
-    cluster.verdict(workload).await?;
+    let judge = cluster.judge();
+    let judge = judge.expecting("role \"pgtandem_keeper\" does not exist", "it is made then");
+    judge.of(workload).await?;
     Ok(())
 }
 

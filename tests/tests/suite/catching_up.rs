@@ -11,15 +11,30 @@ use tests::harness::process::{is_alive, working_in};
 use tests::harness::{Cluster, Node, NodeOptions};
 use tokio::task::JoinHandle;
 
+const EXTRA: &str =
+    "set synchronous_commit = local; insert into extra select generate_series(1, 1000)";
+
 /// Rows that only this primary has, and its death.
 async fn die_with_extra_rows(primary: &Node) -> Result<()> {
     let sql = primary.sql().await?;
     sql.run("create table extra (id int)").await?;
     primary.hold_wal_back(None).await?;
-    let insert =
-        "set synchronous_commit = local; insert into extra select generate_series(1, 1000)";
-    sql.run(insert).await?;
+    sql.run(EXTRA).await?;
     primary.kill_all()
+}
+
+/// The same; and of its WAL only that is left which it needs to start, not that in which its history
+/// left the others'.
+async fn die_without_the_wal_for_a_rewind(primary: &Node) -> Result<()> {
+    let sql = primary.sql().await?;
+    sql.run("create table extra (id int)").await?;
+    primary.hold_wal_back(None).await?;
+    sql.run(EXTRA).await?;
+    sql.run("select pg_switch_wal(); checkpoint").await?;
+    let oldest: String =
+        sql.value("select redo_wal_file from pg_control_checkpoint()", &[]).await?;
+    primary.kill_all()?;
+    primary.remove_wal_before(&oldest)
 }
 
 async fn extra_rows(node: &Node) -> Result<i64> {
@@ -45,11 +60,24 @@ async fn an_old_primary_with_extra_rows_is_rewound() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_cannot_be_rewound_is_copied_and_kept_until_then() -> Result<()> {
+    is_copied_after(async |old| die_without_the_wal_for_a_rewind(old).await).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_even_start_is_copied_and_kept_until_then() -> Result<()> {
+    is_copied_after(async |old| {
+        die_with_extra_rows(old).await?;
+        // A name that comes after all others.
+        old.remove_wal_before("F")
+    })
+    .await
+}
+
+async fn is_copied_after(die: impl AsyncFn(&Node) -> Result<()>) -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
-    die_with_extra_rows(old).await?;
-    old.remove_wal()?;
+    die(old).await?;
     cluster.settled().await?;
     workload.goes_on().await?;
     let directory = old.pgdata_inode()?;

@@ -57,7 +57,9 @@ async fn data_loss_is_accepted_by_the_operator_alone() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let workload = cluster.workload().await?;
     let (left, primary, lost) = left_alone(&cluster).await?;
-    ensure!(cluster.refused(&["failover"]).await? == "not_enough_witnesses");
+    // Refused, or busy with an election that does not get anywhere.
+    let refused = cluster.pgtandem(&["failover"]).await?;
+    ensure!([3, 6].contains(&refused.code), "{refused:?}");
     let newest = cluster.monitor().newest_event().await?;
     // Not waited for: writes wait for a standby, and so does the end of the operation.
     let accepted = cluster.pgtandem(&["failover", "--allow-data-loss", "--fenced", "--no-wait"]);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 use tests::harness::faults::contents;
+use tests::harness::sandbox::{give_to_postgres, postgres_user};
 use tests::harness::scratch::init_cluster;
 use tests::harness::{Cluster, Node, NodeOptions};
 use tokio::process::Command;
@@ -67,14 +68,14 @@ async fn another_cluster_in_the_data_directory() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_or_an_address_that_is_taken() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
-    let taken = cluster.node("node1")?.port().to_string();
+    let taken = cluster.node("node1")?.port();
     let name = cluster.add_node(NodeOptions::default())?.name().to_owned();
     let node = cluster.node(&name)?;
-    let output = run(command_with(node, &["--name", "node1"])?).await?;
+    let output = run(node.keeper_command_as("node1", node.port())?).await?;
     is_refused(&output, 3, &["node1", "taken"])?;
     is_untouched(node)?;
-    let output = run(command_with(node, &["--port", &taken])?).await?;
-    ensure!([Some(2), Some(3), Some(7)].contains(&output.status.code()), "{output:?}");
+    let output = run(node.keeper_command_as(&name, taken)?).await?;
+    is_refused(&output, 2, &[&taken.to_string()])?;
     is_untouched(node)?;
     ensure!(cluster.monitor().status().await?.nodes.len() == 1, "it was registered");
     cluster.judge().without_workload().await
@@ -144,9 +145,11 @@ async fn a_token_that_is_not_one() -> Result<()> {
 fn on_file_system(node: &Node, mount: &str, options: &str) -> Result<std::process::Command> {
     let dir = node.pgdata();
     std::fs::create_dir(&dir)?;
-    tests::harness::sandbox::give_to_postgres(&dir)?;
+    give_to_postgres(&dir)?;
     let mut command = tests::harness::process::command("unshare".as_ref());
-    let script = format!("mount -t tmpfs -o {options} {mount} \"$0\" && exec \"$@\"");
+    let owner = postgres_user()?.map(|(uid, gid)| format!(",uid={uid},gid={gid},mode=0700"));
+    let owner = owner.unwrap_or_default();
+    let script = format!("mount -t tmpfs -o {options}{owner} {mount} \"$0\" && exec \"$@\"");
     command.args(["--mount", "sh", "-c", &script, path(&dir)?]);
     let keeper = node.keeper_command()?;
     command.arg(keeper.get_program()).args(keeper.get_args());
@@ -158,7 +161,7 @@ async fn a_data_directory_that_cannot_be_written() -> Result<()> {
     let cluster = Cluster::builder().nodes(1).starting(&[]).start().await?;
     let node = cluster.node("node1")?;
     let output = run(on_file_system(node, "pgt-read-only", "ro")?).await?;
-    is_refused(&output, 7, &[path(&node.pgdata())?])?;
+    is_refused(&output, 2, &[path(&node.pgdata())?, "Read-only"])?;
     ensure!(!node.has_postgres(), "Postgres is running");
     cluster.judge().logs_only()
 }
@@ -167,7 +170,7 @@ async fn a_data_directory_that_cannot_be_written() -> Result<()> {
 async fn a_data_directory_that_is_full() -> Result<()> {
     let cluster = Cluster::builder().nodes(1).starting(&[]).start().await?;
     let node = cluster.node("node1")?;
-    let output = run(on_file_system(node, "pgt-full", "size=4m,mode=0777")?).await?;
+    let output = run(on_file_system(node, "pgt-full", "size=4m")?).await?;
     is_refused(&output, 7, &["space"])?;
     ensure!(!node.has_postgres(), "Postgres is running");
     cluster.judge().logs_only()

@@ -22,7 +22,8 @@ pub(crate) fn begin(
 ) -> Record {
     let mut next = record.clone();
     next.ticket = next.ticket.next();
-    next.phase = Phase::Electing(Election { cause: cause.to_owned(), preferred, drain, loss });
+    let cause = cause.to_owned();
+    next.phase = Phase::Electing(Election { cause, preferred, planned: drain, drain, loss });
     next
 }
 
@@ -254,7 +255,7 @@ pub(super) fn promoted(context: &Context<'_>) -> Option<Change> {
     }
     let (primary, report) = context.primary()?;
     let report = report?;
-    let promoted = report.promoted.filter(|promoted| promoted.epoch == record.epoch)?;
+    let promoted = report.promoted.as_ref().filter(|promoted| promoted.epoch == record.epoch)?;
     let mut next = record.clone();
     let first = next.lineage.0.first().map(|entry| entry.epoch) == Some(record.epoch);
     let entry = next.lineage.0.iter_mut().find(|entry| entry.epoch == record.epoch)?;
@@ -265,6 +266,7 @@ pub(super) fn promoted(context: &Context<'_>) -> Option<Change> {
         return None;
     }
     entry.start = Some(Start { parent: promoted.parent, lsn: promoted.start });
+    next.lineage.learn(&promoted.ancestors);
     if next.system_identifier.is_none()
         && let Data::Present { system_identifier } = report.data
     {

@@ -1,6 +1,6 @@
 //! What happens beside the primary: old records, readmissions, operations and reported states.
 
-use super::{Change, Context};
+use super::{Change, Context, in_phase_for};
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::rules::election::begin;
 use serde_json::json;
@@ -171,7 +171,10 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
     let target = operation.target.and_then(|id| Some((id, record.nodes.get(&id)?)));
     match operation.kind {
         OperationKind::Switchover | OperationKind::Failover | OperationKind::Promote => {
-            if !settled || record.epoch == operation.old_epoch {
+            // Writes that wait for a standby that is gone are another matter: the primary is there.
+            let late = record.phase == Phase::Serving
+                && in_phase_for(context) >= context.timers.stall_timeout_ms;
+            if !(settled || late) || record.epoch == operation.old_epoch {
                 return None;
             }
             let primary = record.primary?;
@@ -180,8 +183,10 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
                 None => record.primary_name() != operation.old_primary,
             };
             let name = record.name_of(primary);
-            Some(if as_asked {
+            Some(if as_asked && settled {
                 (Outcome::Done, format!("{name} is the primary"))
+            } else if as_asked {
+                (Outcome::Done, format!("{name} is the primary; writes wait for its standbys"))
             } else {
                 (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
             })

@@ -39,6 +39,8 @@ const ALWAYS: &[Expected] = &[
         "\"_sqlx_migrations\" does not exist",
         "the monitor's first look at an empty database",
     ),
+    // The slot is the admission (docs/safety.md, rule 10): without it, PostgreSQL refuses to stream.
+    expected("replication slot \"pgtandem_", "a standby that is not admitted yet, or no more"),
     expected("read-only transaction", "writers that ask a primary that is one no more"),
     expected("ERROR:  canceling statement due to user request", "a probe that was not needed"),
     expected("ERROR:  canceling statement due to conflict with recovery", "readers on a standby"),

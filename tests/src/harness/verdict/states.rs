@@ -46,7 +46,8 @@ fn restless(node: &NodeStatus) -> Option<String> {
     (node.health != "ok").then(|| format!("{}'s health is {}", node.name, node.health))
 }
 
-/// The primary waits for every standby that counts, and nothing is about to change.
+/// The primary waits for every standby that counts, for a node that is down only where
+/// `number_sync_standbys` demands more than are up, and nothing is about to change.
 fn incomplete_sync(status: &Status, up: &[String]) -> Vec<String> {
     let mut wrong = Vec::new();
     let members: BTreeSet<_> = status.sync.members.iter().map(NodeName::as_str).collect();
@@ -59,6 +60,15 @@ fn incomplete_sync(status: &Status, up: &[String]) -> Vec<String> {
         if !members.contains(node.name.as_str()) {
             wrong.push(format!("{} is not in the sync set {members:?}", node.name));
         }
+    }
+    let is_up = |name: &&NodeName| up.iter().any(|up| up == name.as_str());
+    let (live, gone): (Vec<_>, Vec<_>) = status.sync.members.iter().partition(is_up);
+    let enough = live.len() >= status.sync.required || status.number_sync_standbys == 0;
+    if enough && !gone.is_empty() {
+        wrong.push(format!("{gone:?} is in the sync set and down"));
+    }
+    if enough && !status.writable {
+        wrong.push("the group is not writable".to_owned());
     }
     if let Some(pending) = &status.sync.pending {
         wrong.push(format!("the sync set is about to become {pending:?}"));
@@ -150,7 +160,16 @@ mod tests {
         assert_eq!(unsettled(&pending, &up()).len(), 1);
         let mut incomplete = status(&nodes);
         incomplete.sync.members.clear();
+        incomplete.sync.required = 0;
         assert_eq!(unsettled(&incomplete, &up()).len(), 1);
+        let mut asleep = status(&nodes);
+        asleep.writable = false;
+        assert_eq!(unsettled(&asleep, &up()).len(), 1);
+        let down = [node(1, "primary", "primary"), node(2, "secondary", "secondary")];
+        let mut waiting = status(&down);
+        assert_eq!(unsettled(&waiting, &up()[..1]).len(), 1, "node2 is down and waited for");
+        waiting.number_sync_standbys = 1;
+        assert_eq!(unsettled(&waiting, &up()[..1]), Vec::<String>::new(), "it is demanded");
         let status = status(&nodes);
         assert_eq!(sync_disagreement(&status, "ANY 1 (pgtandem_2)"), None);
         assert!(sync_disagreement(&status, "").is_some());
