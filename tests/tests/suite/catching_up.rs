@@ -122,9 +122,15 @@ impl CopyWatch {
         Ok(Self { stop, task })
     }
 
-    async fn finish(self) -> Result<()> {
+    async fn finish(mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await?
+        (&mut self.task).await?
+    }
+}
+
+impl Drop for CopyWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

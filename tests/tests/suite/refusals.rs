@@ -171,7 +171,7 @@ async fn a_data_directory_that_is_full() -> Result<()> {
     let cluster = Cluster::builder().nodes(1).starting(&[]).start().await?;
     let node = cluster.node("node1")?;
     let output = run(on_file_system(node, "pgt-full", "size=4m")?).await?;
-    is_refused(&output, 7, &["space"])?;
+    is_refused(&output, 2, &[path(&node.pgdata())?, "space"])?;
     ensure!(!node.has_postgres(), "Postgres is running");
     cluster.judge().logs_only()
 }
