@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
+use fsm::node::view::is_broken;
 use fsm::node::{Data, File, LocalView, Process, Server};
 use postgres::config::ManagedConfig;
 use postgres::control::ClusterState;
@@ -80,7 +81,7 @@ impl Node {
             may_write: circumstances.may_write,
             stopping: circumstances.stopping,
             adopted: self.is_adopted(),
-            rewind_failed: false,
+            broken: self.is_broken(),
         };
         Look { view, postgres, walsenders }
     }
@@ -258,6 +259,11 @@ impl Node {
                 && self.hba.as_ref() == Some(&rules)
         });
         File { current, ..file }
+    }
+
+    fn is_broken(&self) -> bool {
+        let budget = self.persisted().map_or(0, |p| p.assignment.timers.restart_budget_ms);
+        is_broken(&self.crashes, clock::now(), budget)
     }
 
     fn is_adopted(&self) -> bool {

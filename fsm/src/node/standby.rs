@@ -119,6 +119,10 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
 /// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
 fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let state = NodeState::Catchingup;
+    // Data that cannot be run says nothing, and cannot be taken back: a copy replaces it.
+    if view.broken && view.process == Process::Stopped {
+        return Plan::step(state, Step::Clone { from: wanted.upstream });
+    }
     let Some((history, end)) = view.established() else {
         return sealed_standby(view, state)
             .unwrap_or_else(|| Plan::wait(state, "the end of the local log"));
@@ -135,9 +139,6 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     // Both only from the primary of an epoch that is not older than the own last record.
     if position.is_some_and(|position| position.epoch > wanted.epoch) {
         return Plan::wait(state, "a primary of an epoch that is not older than the own log");
-    }
-    if view.rewind_failed {
-        return Plan::step(state, Step::Clone { from: wanted.upstream });
     }
     Plan::step(state, Step::Rewind { from: wanted.upstream })
 }

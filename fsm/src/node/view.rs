@@ -99,8 +99,8 @@ pub struct LocalView {
     pub stopping: bool,
     /// Roles, include line and HBA block are there.
     pub adopted: bool,
-    /// A rewind has failed since the node was assigned its present upstream.
-    pub rewind_failed: bool,
+    /// Postgres has gone down by itself more often than its restart budget allows.
+    pub broken: bool,
 }
 
 /// What a data directory holds.
@@ -227,7 +227,12 @@ pub fn is_failed(
     now: Millis,
     budget_ms: u64,
 ) -> bool {
+    let slow = down_since.is_some_and(|since| now.since(since) > budget_ms);
+    slow || down_since.is_some() && is_broken(crashes, now, budget_ms)
+}
+
+/// Whether Postgres has gone down by itself too often of late, however long each start took.
+pub fn is_broken(crashes: &[Millis], now: Millis, budget_ms: u64) -> bool {
     let window = budget_ms.saturating_mul(30).max(10_000);
-    let recent = crashes.iter().filter(|at| now.since(**at) <= window).count();
-    down_since.is_some_and(|since| now.since(since) > budget_ms || recent > RESTARTS)
+    crashes.iter().filter(|at| now.since(**at) <= window).count() > RESTARTS
 }

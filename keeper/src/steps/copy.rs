@@ -35,6 +35,7 @@ impl Node {
         let source = self.upstream_source(from)?;
         drop(self.confirm_upstream(from).await?);
         self.stop(true).await?;
+        self.crashes.clear();
         self.persist(|state| {
             state.rebuilding = true;
             if let Some(persisted) = &mut state.persisted {
