@@ -1,48 +1,57 @@
-# What a person or CI runs. `make demo` and `make test` do all the set-up themselves on a fresh Debian.
+# What a fresh Debian needs, and everything that is done with the source. `make` lists the targets.
 
-CARGO ?= cargo
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
 PREFIX ?= /usr/local
 ROUNDS ?= 20
-BINARIES = pgtandem pgtandem-keeper pgtandem-monitor
+CARGO ?= cargo
+NEXTEST_PROFILE ?= default
 
-.PHONY: help setup build demo test lint bench-failover install
+# Our three programs; the workspace has others, for tests only.
+PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
+# A backtrace for each error that a test waits out costs time and hides the message.
+export RUST_LIB_BACKTRACE ?= 0
 
-help:
-	@echo "make demo            a cluster on this machine, a killed primary, the measured outage"
-	@echo "make test            everything that is tested: unit, property, simulation, real clusters"
-	@echo "make lint            format, lints and documentation, with warnings denied"
-	@echo "make build           the three programs, in target/release"
-	@echo "make install         the same into PREFIX/bin (PREFIX=$(PREFIX))"
-	@echo "make bench-failover  distributions of outages (ROUNDS=$(ROUNDS))"
-	@echo "make setup           what all of these need; they call it themselves"
+.PHONY: help setup build release demo test lint fmt bench-failover install
 
-setup:
-	@sh deploy/setup.sh
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: setup
-	$(CARGO) build --release --bins -p monitor -p keeper -p ctl
+setup: ## Installs what is missing of PostgreSQL and the build tools
+	@.ci/setup
 
-demo: build
+build: ## Builds everything, for tests
+	$(CARGO) build --locked --workspace --bins
+
+release: ## Builds the three programs as they are shipped
+	$(CARGO) build --locked --release $(addprefix --bin ,$(PROGRAMS))
+
+demo: setup release ## A whole cluster on this machine, a killed primary, the measured outage
 	target/release/pgtandem demo
 
-test: setup
-	$(CARGO) build --workspace --bins
+test: setup build ## All tests: units, stores, and real clusters
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace $(if $(CI),--profile ci); \
+	  set -x; $(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE); \
 	else \
-		$(CARGO) test --workspace --bins --lib --tests -- --test-threads 2; \
+	  echo 'cargo-nextest is not installed: cargo test instead, clusters one after the other'; \
+	  set -x; $(CARGO) test --locked --workspace --lib --bins --tests -- --test-threads 1; \
 	fi
-	$(CARGO) test --workspace --doc
+	$(CARGO) test --locked --workspace --doc
 
-lint: setup
+lint: ## What the gate says of form: format, clippy, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
-bench-failover: build
-	$(CARGO) build --release -p tests --bin bench_failover
+fmt: ## Formats the source
+	$(CARGO) fmt --all
+
+bench-failover: setup ## How long writes wait at a failover: ROUNDS=20
+	$(CARGO) build --locked --release --workspace --bins
 	target/release/bench_failover --rounds $(ROUNDS)
 
-install: build
-	install -d $(DESTDIR)$(PREFIX)/bin
-	cd target/release && install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+install: release ## Installs the three programs under PREFIX=/usr/local
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 $(addprefix target/release/,$(PROGRAMS)) '$(DESTDIR)$(PREFIX)/bin'

@@ -17,6 +17,9 @@ use shared::history::History;
 use shared::ids::TimelineId;
 use shared::report::{PostgresView, Replica};
 
+/// Longer than any window in which crashes are counted.
+const CRASHES_KEPT_MS: u64 = 600_000;
+
 /// What a look came to: the view that plans are made from, and the rest, for the report.
 #[derive(Debug)]
 pub struct Look {
@@ -42,7 +45,7 @@ pub struct Circumstances {
 impl Node {
     /// Looks.
     pub async fn look(&mut self, circumstances: Circumstances) -> Look {
-        let postmaster = self.find_postmaster().await;
+        let postmaster = self.find_postmaster(circumstances.may_write).await;
         let mut postgres = PostgresView::default();
         let mut walsenders = Vec::new();
         let mut process = Process::Stopped;
@@ -86,19 +89,20 @@ impl Node {
         Look { view, postgres, walsenders }
     }
 
-    /// The postmaster, found or known; notices when it has ended by itself.
-    async fn find_postmaster(&mut self) -> Option<Postmaster> {
+    /// The postmaster, found or known; notices when it has ended by itself, which it has not if the
+    /// guard stopped it because it may not write.
+    async fn find_postmaster(&mut self, may_write: bool) -> Option<Postmaster> {
         if let Some(running) = self.running() {
             return Some(running);
         }
         if self.postmaster.borrow().is_some() {
             self.postmaster.send_replace(None);
             self.forget_server();
-            let now = clock::now();
-            self.crashes.push(now);
-            self.crashes.retain(|at| now.since(*at) < 600_000);
-            self.down_since.get_or_insert(now);
-            tracing::warn!(node.id = self.id.0, "postgres of node {} has ended by itself", self.id);
+            let is_primary =
+                self.persisted().is_some_and(|p| p.assignment.goal.spec().is_some());
+            if may_write || !is_primary {
+                self.note_crash();
+            }
         }
         match Postmaster::adopt(&self.instance).await {
             Ok(Some(found)) => {
@@ -113,6 +117,14 @@ impl Node {
                 None
             }
         }
+    }
+
+    fn note_crash(&mut self) {
+        let now = clock::now();
+        self.crashes.push(now);
+        self.crashes.retain(|at| now.since(*at) < CRASHES_KEPT_MS);
+        self.down_since.get_or_insert(now);
+        tracing::warn!(node.id = self.id.0, "postgres of node {} has ended by itself", self.id);
     }
 
     async fn ask(

@@ -1,2 +1,187 @@
-//! x
-fn main() {}
+//! How long writes wait when a primary dies or hands over: `make bench-failover ROUNDS=20`.
+//!
+//! Three nodes on this machine, a writer on each and one that finds the primary by a list of hosts. An
+//! outage is the longest time without an acknowledgement around the fault, whoever wrote. At the end
+//! the verdict of the tests is passed: what was acknowledged is there.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+use tests::harness::verdict::{read_rows, rows};
+use tests::harness::wait::{DEADLINE, eventually_every};
+use tests::harness::{Cluster, Node, Workload};
+
+/// Short against what is measured.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Times of one kind.
+#[derive(Debug, Default)]
+struct Distribution(Vec<Duration>);
+
+impl Distribution {
+    /// By the nearest rank.
+    fn percentile(&self, percent: usize) -> Option<Duration> {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        let rank = (percent * sorted.len()).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied()
+    }
+
+    fn row(&self, what: &str, goal: &str) -> String {
+        let seconds = |percent| match self.percentile(percent) {
+            Some(time) => format!("{:8.3}", time.as_secs_f64()),
+            None => format!("{:>8}", "-"),
+        };
+        let times = [0, 50, 95, 100].map(seconds).join(" ");
+        format!("{what:<44} {:>6} {times}  {goal}", self.0.len())
+    }
+}
+
+/// What is measured.
+#[derive(Debug, Default)]
+struct Figures {
+    postmaster: Distribution,
+    both: Distribution,
+    rejoin: Distribution,
+    switchover: Distribution,
+    in_place: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let rounds = rounds()?;
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let mut figures = Figures::default();
+    for round in 1..=rounds {
+        postmaster_killed(&cluster, &workload, &mut figures).await?;
+        both_killed(&cluster, &workload, &mut figures).await?;
+        switched_over(&cluster, &workload, &mut figures).await?;
+        let last = |times: &Distribution| times.0.last().copied().unwrap_or_default();
+        say(&format!(
+            "round {round:3}: postmaster {:?}, keeper and postgres {:?}, streaming again {:?}, \
+             switchover {:?}",
+            last(&figures.postmaster),
+            last(&figures.both),
+            last(&figures.rejoin),
+            last(&figures.switchover),
+        ))?;
+    }
+    show(&figures)?;
+    conclude(&cluster, workload).await
+}
+
+fn rounds() -> Result<usize> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => Ok(20),
+        ["--rounds", number] => number.parse().with_context(|| format!("{number} is no number")),
+        other => bail!("bench_failover [--rounds N], not {other:?}"),
+    }
+}
+
+/// Restarted in place, or failed over where that is faster.
+async fn postmaster_killed(
+    cluster: &Cluster,
+    workload: &Workload,
+    figures: &mut Figures,
+) -> Result<()> {
+    let old = cluster.primary().await?;
+    let fault = Instant::now();
+    old.kill_postmaster()?;
+    figures.postmaster.0.push(outage(cluster, workload, fault).await?);
+    figures.in_place += usize::from(cluster.primary().await?.name() == old.name());
+    Ok(())
+}
+
+/// The host is alive and refuses connections. Then the keeper is started again.
+async fn both_killed(cluster: &Cluster, workload: &Workload, figures: &mut Figures) -> Result<()> {
+    let old = cluster.primary().await?;
+    let fault = Instant::now();
+    old.kill_both()?;
+    figures.both.0.push(outage(cluster, workload, fault).await?);
+    let new = cluster.primary().await?;
+    ensure!(new.name() != old.name(), "{} is the primary still", old.name());
+    let begin = Instant::now();
+    old.start_keeper()?;
+    streams(cluster, old, new).await?;
+    figures.rejoin.0.push(begin.elapsed());
+    cluster.settled().await?;
+    Ok(())
+}
+
+async fn switched_over(
+    cluster: &Cluster,
+    workload: &Workload,
+    figures: &mut Figures,
+) -> Result<()> {
+    let begin = Instant::now();
+    cluster.perform(&["switchover"]).await?;
+    figures.switchover.0.push(outage(cluster, workload, begin).await?);
+    Ok(())
+}
+
+/// Once writes go on and all has settled: the longest pause since the fault.
+async fn outage(cluster: &Cluster, workload: &Workload, fault: Instant) -> Result<Duration> {
+    workload.goes_on().await?;
+    cluster.settled().await?;
+    workload.goes_on().await?;
+    Ok(workload.so_far().outage_since(fault))
+}
+
+/// Waits until the new primary sends WAL to the old one.
+async fn streams(cluster: &Cluster, old: &Node, new: &Node) -> Result<()> {
+    let status = cluster.monitor().status().await?;
+    let name = tests::harness::cluster::node_of(&status, old.name());
+    let name = name.context("it is not in the group")?.application_name.clone();
+    let sql = new.sql().await?;
+    let query = "select count(*) from pg_stat_replication \
+        where application_name = $1 and state = 'streaming'";
+    eventually_every(LOOK_AGAIN, "the old primary streams", DEADLINE, async || {
+        let count: i64 = sql.value(query, &[&name]).await?;
+        Ok(if count > 0 { Ok(()) } else { Err("it does not".to_owned()) })
+    })
+    .await
+}
+
+async fn conclude(cluster: &Cluster, workload: Workload) -> Result<()> {
+    cluster.settled().await?;
+    let history = workload.finish().await;
+    let there = read_rows(&cluster.primary().await?.sql().await?).await?;
+    let wrong = rows::check(&history, &there);
+    say(&format!("{}; lost acknowledged rows: {}", history.summary(), wrong.lost.len()))?;
+    ensure!(wrong == rows::Wrong::default(), "{wrong:?}");
+    cluster.pass();
+    Ok(())
+}
+
+fn show(figures: &Figures) -> Result<()> {
+    say(&format!(
+        "\n{:<44} {:>6} {:>8} {:>8} {:>8} {:>8}  goal",
+        "write outage, in seconds", "rounds", "min", "p50", "p95", "max"
+    ))?;
+    say(&figures.postmaster.row("SIGKILL of the postmaster", "p50 <= 0.5, p95 <= 1.5"))?;
+    say(&figures.both.row("SIGKILL of keeper and Postgres", "p50 <= 0.6"))?;
+    say(&figures.switchover.row("switchover", "p50 <= 0.5"))?;
+    say("time, in seconds")?;
+    say(&figures.rejoin.row("from its keeper's start until it streams", "p50 <= 1.0"))?;
+    say(&format!("restarted in place: {} of {}", figures.in_place, figures.postmaster.0.len()))
+}
+
+fn say(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+#[cfg(test)]
+mod tests_of_figures {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_by_the_nearest_rank() {
+        let times = Distribution((1..=20).rev().map(Duration::from_millis).collect());
+        let ms = |percent| times.percentile(percent).unwrap().as_millis();
+        assert_eq!([0, 50, 95, 100].map(ms), [1, 10, 19, 20]);
+        assert_eq!(Distribution::default().percentile(50), None);
+    }
+}
