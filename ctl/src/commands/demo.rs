@@ -113,7 +113,7 @@ impl Demo {
                 status.writable && status.primary.as_ref().is_some_and(|name| name.as_str() != old)
             })
             .await?;
-        writer.acknowledged_since(killed, PATIENCE).await.map_err(|e| fault(&e))?;
+        writer.acknowledged_since(Instant::now(), PATIENCE).await.map_err(|e| fault(&e))?;
         let new = after.primary.as_ref().map(ToString::to_string).unwrap_or_default();
         output::note(&format!("\n{new} took over; the keeper of {old} is started again"));
         cluster.restart(&old)?;

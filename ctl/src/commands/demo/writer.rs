@@ -22,14 +22,18 @@ impl Ledger {
         self.0.len()
     }
 
-    /// The time without an acknowledgement around `moment`.
+    /// The longest time without an acknowledgement that ended after `moment`: the kill takes effect a
+    /// moment after it was given, and writes may come through meanwhile.
     pub(super) fn outage(&self, moment: Instant) -> Duration {
-        let before = self.0.iter().rev().map(|(_, at)| *at).find(|at| *at <= moment);
-        let after = self.0.iter().map(|(_, at)| *at).find(|at| *at > moment);
-        match (before, after) {
-            (Some(before), Some(after)) => after - before,
-            _ => Duration::MAX,
-        }
+        let gap = |pair: &[(i64, Instant)]| match pair {
+            [(_, before), (_, after)] if *after > moment => Some(*after - *before),
+            _ => None,
+        };
+        self.0.windows(2).filter_map(gap).max().unwrap_or_default()
+    }
+
+    fn acknowledged_after(&self, moment: Instant) -> bool {
+        self.0.last().is_some_and(|(_, at)| *at > moment)
     }
 }
 
@@ -77,7 +81,7 @@ impl Writer {
         limit: Duration,
     ) -> Result<(), String> {
         let deadline = Instant::now() + limit;
-        while self.ledger().outage(moment) == Duration::MAX {
+        while !self.ledger().acknowledged_after(moment) {
             if Instant::now() > deadline {
                 return Err("no write has been acknowledged since the kill".to_owned());
             }
