@@ -100,14 +100,18 @@ impl Agent {
     }
 
     /// A primary that was running, or that may start by itself (rule 13), has one lease to prove
-    /// itself.
-    fn claim_first_lease(&self) {
+    /// itself; one only, until the monitor has granted another.
+    fn claim_first_lease(&mut self) {
         let Some(persisted) = self.node.persisted() else { return };
         let primary = matches!(persisted.assignment.goal, Goal::Primary { .. });
         let promoted =
             persisted.promoted.as_ref().is_some_and(|p| p.epoch == persisted.assignment.epoch);
-        if primary && promoted && persisted.sealed.is_none() {
-            let ms = persisted.assignment.timers.lease_ms;
+        let ms = persisted.assignment.timers.lease_ms;
+        if primary && promoted && persisted.sealed.is_none() && !self.node.state.claimed {
+            if let Err(error) = self.node.persist(|state| state.claimed = true) {
+                tracing::error!("no lease without a durable claim: {error}");
+                return;
+            }
             let lease = Some(shared::report::Lease::For { ms });
             self.right.update(|tenure| tenure.grant(lease, clock::now()));
         }
@@ -117,6 +121,11 @@ impl Agent {
     fn take_assignment(&mut self) {
         let heard = self.heard.borrow_and_update().clone();
         let Some(answer) = heard.answer else { return };
+        if answer.lease.is_some()
+            && let Err(error) = self.node.persist(|state| state.claimed = false)
+        {
+            tracing::warn!("{error}");
+        }
         match Persisted::accept(self.node.persisted(), &answer.assignment) {
             Ok(None) => {}
             Ok(Some(mut next)) => {
@@ -181,8 +190,7 @@ impl Agent {
 
     /// Before anything was heard, a start needs a spec that is not asynchronous as well (rule 13).
     fn may_write(&self, heard: bool) -> bool {
-        let spec = self.node.persisted().and_then(|persisted| persisted.assignment.goal.spec());
-        let alone = spec.is_some_and(|spec| !spec.is_asynchronous());
+        let alone = self.node.file().spec.is_some_and(|spec| !spec.is_asynchronous());
         self.right.holds() && (heard || alone || self.node.running().is_some())
     }
 

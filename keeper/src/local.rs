@@ -66,7 +66,8 @@ impl Node {
             }
         }
         let data = self.data(postmaster.is_some()).await;
-        if let (None, Data::Present { history, clean_end, .. }) = (&server, &data) {
+        if let (None, Data::Present { history, clean_end, standby_signal, .. }) = (&server, &data) {
+            postgres.in_recovery = standby_signal.then_some(true);
             postgres.timeline = Some(history.timeline);
             postgres.lsn = *clean_end;
         }
@@ -98,8 +99,7 @@ impl Node {
         if self.postmaster.borrow().is_some() {
             self.postmaster.send_replace(None);
             self.forget_server();
-            let is_primary =
-                self.persisted().is_some_and(|p| p.assignment.goal.spec().is_some());
+            let is_primary = self.persisted().is_some_and(|p| p.assignment.goal.spec().is_some());
             if may_write || !is_primary {
                 self.note_crash();
             }
@@ -260,7 +260,7 @@ impl Node {
     }
 
     /// What the managed file says, and whether it is what would be written now.
-    fn file(&self) -> File {
+    pub fn file(&self) -> File {
         let found = disk(|| ManagedConfig::read(&self.instance.data_dir)).ok().flatten();
         let Some(found) = found else { return File { upstream: None, spec: None, current: false } };
         let (upstream, spec) = managed::read(&found);

@@ -29,6 +29,9 @@ pub struct State {
     pub persisted: Option<Persisted>,
     /// A copy into, or a rewind of, the data directory has begun and not ended.
     pub rebuilding: bool,
+    /// A keeper process took its first lease by itself (rule 13) and none has been granted since: the
+    /// next process may not do so again, however often keepers crash.
+    pub claimed: bool,
     /// The node was dropped: it never starts again under this identity.
     pub dropped: bool,
 }

@@ -20,16 +20,7 @@ pub(super) fn birth(context: &Context<'_>) -> Option<Change> {
     if record.phase != Phase::Forming {
         return None;
     }
-    let (id, adopted) = record.nodes.iter().find_map(|(id, node)| {
-        let report = context.view.report(*id)?;
-        let adopted = match report.data {
-            Data::Empty => false,
-            Data::Present { .. } => report.postgres.in_recovery != Some(true),
-            Data::Rebuilding | Data::Unusable => return None,
-        };
-        (!node.dropping && !node.maintenance && report.data != Data::Unusable)
-            .then_some((*id, adopted))
-    })?;
+    let (id, adopted) = founder(context)?;
     let mut next = record.clone();
     next.ticket = next.ticket.next();
     next.epoch = next.epoch.next();
@@ -58,6 +49,22 @@ pub(super) fn birth(context: &Context<'_>) -> Option<Change> {
     };
     let note = context.phase_note(&next, reason).about(id);
     Some(Change { next, notes: vec![note] })
+}
+
+/// Who begins the group, and whether with a cluster of its own: one that brings data before one that
+/// does not, one that may be a primary before one that is not to be, then the first to join.
+fn founder(context: &Context<'_>) -> Option<(NodeId, bool)> {
+    let candidates = context.record.nodes.iter().filter_map(|(id, node)| {
+        let report = context.view.report(*id)?;
+        let adopted = match report.data {
+            Data::Empty => false,
+            Data::Present { .. } if report.postgres.in_recovery != Some(true) => true,
+            Data::Present { .. } | Data::Rebuilding | Data::Unusable => return None,
+        };
+        let fit = !node.dropping && !node.maintenance;
+        fit.then_some((!adopted, node.candidate_priority == 0, *id))
+    });
+    candidates.min().map(|(empty, _, id)| (id, !empty))
 }
 
 pub(super) fn primary_lost_its_data(context: &Context<'_>) -> Option<Change> {
