@@ -57,4 +57,21 @@ mod tests {
         assert_eq!(value["rules"].as_array().unwrap().len(), RULES.len());
         assert!(render().contains("catchingup"));
     }
+
+    /// The document is written from the rules: where it differs, its table is to be replaced by the one
+    /// that this prints.
+    #[test]
+    fn the_document_has_the_rules_that_the_program_has() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/state-machine.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let mut table = String::from("| | rule | phase | when | next |\n|---|---|---|---|---|\n");
+        for (index, rule) in RULES.iter().enumerate() {
+            let (name, phase, when, next) = (rule.name, rule.phase, rule.conditions, rule.next);
+            table += &format!("| {} | `{name}` | {phase} | {when} | {next} |\n", index + 1);
+        }
+        assert!(document.contains(&table), "docs/state-machine.md should have:\n{table}");
+        for state in NodeState::ALL {
+            assert!(document.contains(&format!("`{state}`")), "{state} is not in the document");
+        }
+    }
 }
