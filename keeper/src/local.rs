@@ -53,9 +53,11 @@ impl Node {
         if let Some(postmaster) = &postmaster {
             process = status(postmaster).await;
             postgres.pid = Some(postmaster.pid());
+        }
+        // One that is starting says so itself; asking it would only fill its log.
+        if process == Process::Running {
             match self.ask(&mut postgres, &mut walsenders).await {
                 Ok(answer) => {
-                    process = Process::Running;
                     server = Some(answer);
                     self.down_since = None;
                 }

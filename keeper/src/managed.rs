@@ -30,6 +30,9 @@ const FIXED: &[(&str, &str)] = &[
     ("wal_retrieve_retry_interval", "100ms"),
     // The proof by streaming needs an answer well within a lease; 10 s by default.
     ("wal_receiver_status_interval", "1s"),
+    // Crash recovery syncs the whole data directory first: by one call, not one for each file, which
+    // takes longer than all the rest of it.
+    ("recovery_init_sync_method", "syncfs"),
     // A rewind needs the log back to the checkpoint before the fork.
     ("wal_keep_size", "128MB"),
 ];
