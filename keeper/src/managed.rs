@@ -33,8 +33,9 @@ const FIXED: &[(&str, &str)] = &[
     // Crash recovery syncs the whole data directory first: by one call, not one for each file, which
     // takes longer than all the rest of it.
     ("recovery_init_sync_method", "syncfs"),
-    // A rewind needs the log back to the checkpoint before the fork.
-    ("wal_keep_size", "128MB"),
+    // A rewind needs the log back to the checkpoint before the fork; it also copies all that its
+    // source keeps, so more would make it slow.
+    ("wal_keep_size", "64MB"),
 ];
 
 /// The whole file.

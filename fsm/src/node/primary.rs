@@ -140,10 +140,13 @@ fn run(
         Next::Do(_) | Next::Wait(_) if view.settled => state,
         Next::Do(_) | Next::Wait(_) => NodeState::WaitPrimary,
     };
-    match next {
-        Next::Reached if !view.checkpointed => Plan::step(state, Step::Checkpoint),
-        Next::Reached | Next::Do(_) | Next::Wait(_) => Plan::new(shown, next),
+    // Not after the barrier: that may wait for a standby which has to be rewound first, and a rewind
+    // waits for the checkpoint. Commits go on meanwhile.
+    let late = matches!(next, Next::Reached | Next::Do(Step::Barrier(_)));
+    if late && !view.checkpointed {
+        return Plan::step(shown, Step::Checkpoint);
     }
+    Plan::new(shown, next)
 }
 
 /// Rule 9. The file is never written again before the signs of its present content were seen.

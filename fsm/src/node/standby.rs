@@ -130,7 +130,12 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let lineage = &persisted.assignment.lineage;
     let position = lineage.position(history, end);
     let prefix = position.is_some_and(|position| lineage.is_prefix(position, wanted.epoch));
-    if prefix {
+    // A promotion that was interrupted before its first record: the log is a prefix, but PostgreSQL
+    // asks for its own timeline, which the upstream has never heard of.
+    let known = lineage.epoch_of(history.timeline).is_some_and(|epoch| {
+        lineage.is_prefix(Position { epoch, lsn: history.start() }, wanted.epoch)
+    });
+    if prefix && known {
         return Plan::step(
             state,
             Step::Admit { upstream: wanted.upstream, admission: wanted.admission },

@@ -169,6 +169,11 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
         && record.is_sync_settled()
         && context.fresh_primary().is_some_and(|(_, report)| report.postgres.running);
     let target = operation.target.and_then(|id| Some((id, record.nodes.get(&id)?)));
+    // It was to hand over first, and is the primary of the next epoch all the same.
+    let kept = record.phase == Phase::Serving
+        && record.epoch > operation.old_epoch
+        && operation.target.is_some()
+        && operation.target == record.primary;
     match operation.kind {
         OperationKind::Switchover | OperationKind::Failover | OperationKind::Promote => {
             // Writes that wait for a standby that is gone are another matter: the primary is there.
@@ -191,13 +196,21 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
                 (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
             })
         }
+        OperationKind::MaintenanceOn | OperationKind::Drop if kept => {
+            let (_, node) = target?;
+            let reason = format!("{} was elected again: nobody else could take over", node.name);
+            Some((Outcome::Failed, reason))
+        }
         OperationKind::MaintenanceOn => {
             let (_, node) = target?;
             (node.reported_state == NodeState::Maintenance)
                 .then(|| (Outcome::Done, format!("{} is in maintenance", node.name)))
         }
         OperationKind::MaintenanceOff => {
-            let (_, node) = target?;
+            let (id, node) = target?;
+            if record.phase == Phase::Serving && record.primary == Some(id) {
+                return Some((Outcome::Done, format!("{} is the primary", node.name)));
+            }
             (node.reported_state == NodeState::Secondary)
                 .then(|| (Outcome::Done, format!("{} follows the primary again", node.name)))
         }
