@@ -57,10 +57,10 @@ async fn main() -> Result<()> {
         postmaster_killed(&cluster, &workload, &mut figures).await?;
         both_killed(&cluster, &workload, &mut figures).await?;
         switched_over(&cluster, &workload, &mut figures).await?;
-        let last = |times: &Distribution| times.0.last().copied().unwrap_or_default();
+        let last = |times: &Distribution| times.0.last().map_or(0.0, Duration::as_secs_f64);
         say(&format!(
-            "round {round:3}: postmaster {:?}, keeper and postgres {:?}, streaming again {:?}, \
-             switchover {:?}",
+            "round {round:3}: postmaster {:.3?}, keeper and postgres {:.3?}, streaming again \
+             {:.3?}, switchover {:.3?}",
             last(&figures.postmaster),
             last(&figures.both),
             last(&figures.rejoin),
@@ -166,7 +166,10 @@ fn show(figures: &Figures) -> Result<()> {
     say(&figures.switchover.row("switchover", "p50 <= 0.5"))?;
     say("time, in seconds")?;
     say(&figures.rejoin.row("from its keeper's start until it streams", "p50 <= 1.0"))?;
-    say(&format!("restarted in place: {} of {}", figures.in_place, figures.postmaster.0.len()))
+    say(&format!("restarted in place: {} of {}", figures.in_place, figures.postmaster.0.len()))?;
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    say(&format!("load averages of the machine, which has {cores} cores: {}", load.trim()))
 }
 
 fn say(text: &str) -> Result<()> {

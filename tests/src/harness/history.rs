@@ -118,12 +118,17 @@ impl History {
         let count = |wanted: fn(&Outcome) -> bool| {
             self.attempts.iter().filter(|attempt| wanted(&attempt.outcome)).count()
         };
+        let reigns = self.reigns();
+        let by = if reigns.len() > 5 {
+            format!("{} reigns", reigns.len())
+        } else {
+            format!("{reigns:?}")
+        };
         format!(
-            "{} acknowledged, {} refused, {} unknown, by {:?}",
+            "{} acknowledged, {} refused, {} unknown, by {by}",
             count(|outcome| matches!(outcome, Outcome::Acknowledged(_))),
             count(|outcome| matches!(outcome, Outcome::Refused(_))),
             count(|outcome| matches!(outcome, Outcome::Unknown(_))),
-            self.reigns(),
         )
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use shared::api::{Explanation, Ready, Status};
 use shared::event::Event;
-use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,11 +50,26 @@ impl Monitor {
         if process.is_some() {
             bail!("the monitor is running already");
         }
-        let mut command = command(&binaries::ours("pgtandem-monitor")?);
-        command.arg("run").arg("--data-dir").arg(self.dir.join("data"));
-        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port.number()));
-        *process = Some(Daemon::start("the monitor", command, &self.log)?);
+        *process = Some(Daemon::start("the monitor", self.command()?, &self.log)?);
         Ok(())
+    }
+
+    /// Where it keeps everything.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The command that runs it.
+    pub fn command(&self) -> Result<Command> {
+        self.command_in(&self.data_dir())
+    }
+
+    /// The command that runs it with a data directory that may not be its own.
+    pub fn command_in(&self, data_dir: &Path) -> Result<Command> {
+        let mut command = command(&binaries::ours("pgtandem-monitor")?);
+        command.arg("run").arg("--data-dir").arg(data_dir);
+        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port.number()));
+        Ok(command)
     }
 
     /// SIGKILL; its own Postgres lives on.

@@ -118,6 +118,7 @@ async fn failovers_with_the_old_primary_back_each_time() -> Result<()> {
     for _ in 0..4 {
         let old = cluster.primary().await?;
         old.kill_both()?;
+        cluster.settled().await?;
         workload.goes_on().await?;
         old.start_keeper()?;
         cluster.settled().await?;

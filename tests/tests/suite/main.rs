@@ -6,8 +6,10 @@
 mod adoption;
 mod birth;
 mod catching_up;
+mod demo;
 mod drops;
 mod elections;
+mod judgement;
 mod kills;
 mod maintenance;
 mod monitor;

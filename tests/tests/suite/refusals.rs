@@ -141,6 +141,21 @@ async fn a_token_that_is_not_one() -> Result<()> {
     cluster.judge().logs_only()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_monitor_that_cannot_run() -> Result<()> {
+    let cluster = Cluster::builder().nodes(1).starting(&[]).start().await?;
+    let monitor = cluster.monitor();
+    // The data directory of one that is running, and its address.
+    let output = run(monitor.command()?).await?;
+    is_refused(&output, 2, &[path(&monitor.data_dir())?])?;
+    let elsewhere = cluster.sandbox().dir("elsewhere")?;
+    let output = run(monitor.command_in(&elsewhere)?).await?;
+    is_refused(&output, 2, &["listen", "in use"])?;
+    let left = contents(&elsewhere.join("pgdata"));
+    ensure!(left.is_empty(), "it was set up: {left:?}");
+    cluster.judge().logs_only()
+}
+
 /// A file system that is mounted for one process only: nothing is left to be undone.
 fn on_file_system(node: &Node, mount: &str, options: &str) -> Result<std::process::Command> {
     let dir = node.pgdata();

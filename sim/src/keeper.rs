@@ -1,0 +1,460 @@
+//! A keeper's turn: take the newest assignment, look, plan, report, act. The plan is the real one.
+
+use crate::machine::{Job, Keeper, Machine, ServerMemory};
+use crate::node::{apply, begin_copy, finish_copy};
+use crate::world::{Message, Mutation, World};
+use fsm::Millis;
+use fsm::node::plan::Next;
+use fsm::node::primary::is_spoiled;
+use fsm::node::view::{Persisted, is_failed};
+use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
+use shared::ids::{NodeId, Ticket};
+use shared::report::{self, Accepted, InForce, PostgresView, Replica, Report, Sealed};
+use shared::spec::Spec;
+use shared::state::NodeState;
+
+/// Calls under way at most.
+const CALLS: usize = 2;
+
+impl World {
+    /// One turn of a node's keeper.
+    pub fn keeper_turn(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.up) else { return };
+        if machine.keeper.is_none() {
+            return;
+        }
+        if let Some(line) = machine.take_assignment(self.mutation) {
+            self.say(|| line);
+        }
+        let copying = self.look_after_job(id);
+        self.note_replies(id);
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        machine.look(now);
+        let plan = if copying {
+            Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
+        } else {
+            plan(&machine.view, machine.persisted.as_ref())
+        };
+        self.send_report(id, &plan);
+        match plan.next {
+            Next::Do(step) => self.carry_out(id, &step),
+            Next::Reached => self.drop_old_slots(id),
+            Next::Wait(_) => {}
+        }
+    }
+
+    fn look_after_job(&mut self, id: NodeId) -> bool {
+        let Some(machine) = self.machines.get_mut(&id) else { return false };
+        let wanted = machine.persisted.as_ref().and_then(|persisted| {
+            let assignment = &persisted.assignment;
+            Some((assignment.goal.upstream()?, assignment.epoch))
+        });
+        let Some(job) = machine.job.clone() else { return false };
+        if wanted != Some((job.from, job.epoch)) {
+            machine.job = None;
+            return false;
+        }
+        if self.random.one_in(3) {
+            return true;
+        }
+        let source =
+            self.confirm_upstream(id, job.from).map(|m| (m.log.clone(), m.view.file.clone()));
+        let broken = self.faulty && self.random.one_in(6);
+        let Some(machine) = self.machines.get_mut(&id) else { return false };
+        machine.job = None;
+        let (Some((log, file)), false) = (source, broken) else { return false };
+        if let Some(persisted) = machine.persisted.as_mut() {
+            machine.view.file = file;
+            finish_copy(&mut machine.view, persisted, job.from, &log.history());
+            let slot = persisted.admitted.map(|admitted| (id, admitted.admission));
+            machine.control = log.timeline();
+            machine.log = log;
+            machine.slots.clear();
+            machine.refresh();
+            if let Some(source) = self.machines.get_mut(&job.from) {
+                source.slots.extend(slot);
+            }
+        }
+        false
+    }
+
+    /// The upstream itself confirms that it is the running primary of the assigned epoch (rule 10).
+    fn confirm_upstream(&self, id: NodeId, from: NodeId) -> Option<&Machine> {
+        let assignment = &self.machines.get(&id)?.persisted.as_ref()?.assignment;
+        let timeline = assignment.lineage.entry(assignment.epoch)?.timeline;
+        let upstream = self.machines.get(&from).filter(|_| self.reaches(id, from))?;
+        (upstream.is_writable() && upstream.log.timeline() == timeline).then_some(upstream)
+    }
+
+    fn carry_out(&mut self, id: NodeId, step: &Step) {
+        self.say(|| format!("node {id}: {step:?}"));
+        match step {
+            Step::Admit { upstream, admission } => self.admit(id, *upstream, *admission),
+            Step::Rewind { from } if self.mutation == Mutation::NoPrefixCheck => {
+                let own = self.machines.get(&id).and_then(|m| m.persisted.as_ref());
+                if let Some(admission) = own.and_then(|p| Some(p.assignment.member(id)?.admission))
+                {
+                    self.admit(id, *from, admission);
+                }
+            }
+            Step::Clone { from } | Step::Rewind { from } => self.begin_job(id, *from, step),
+            Step::Promote { timeline } => self.promote(id, *timeline),
+            Step::StopFast => {
+                self.send_all(id);
+                self.simple(id, step);
+            }
+            Step::Barrier(spec) => self.barrier(id, spec),
+            Step::Block | Step::Set(_) => {
+                self.simple(id, step);
+                if self.faulty
+                    && self.random.one_in(4)
+                    && let Some(machine) = self.machines.get_mut(&id)
+                {
+                    // The file is written, and its signs have not been seen.
+                    machine.view.sync = Sync::Unknown;
+                }
+            }
+            Step::Initialise
+            | Step::Adopt
+            | Step::Configure(_)
+            | Step::StartStandby
+            | Step::StartPrimary
+            | Step::StopImmediate
+            | Step::ConfirmPromotion
+            | Step::Checkpoint => self.simple(id, step),
+        }
+        self.acknowledge(id);
+    }
+
+    fn simple(&mut self, id: NodeId, step: &Step) {
+        let record = self.fresh_record();
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(persisted) = machine.persisted.as_mut() else { return };
+        let history = machine.log.history();
+        apply(&mut machine.view, persisted, step, &history);
+        match step {
+            Step::Initialise => machine.log = crate::log::Log::new(record),
+            Step::Checkpoint => machine.control = machine.log.timeline(),
+            Step::StartStandby | Step::StartPrimary | Step::StopFast | Step::StopImmediate => {
+                machine.server = ServerMemory::default();
+                machine.server.waiting_from = machine.log.records().len();
+                machine.replay_stuck = false;
+            }
+            Step::Configure(_) | Step::Block | Step::Set(_) | Step::Adopt => {
+                if let Some(keeper) = &mut machine.keeper {
+                    keeper.sealing_since = None;
+                }
+            }
+            Step::Admit { .. }
+            | Step::Clone { .. }
+            | Step::Rewind { .. }
+            | Step::Promote { .. }
+            | Step::ConfirmPromotion
+            | Step::Barrier(_) => {}
+        }
+        // A reload, or a start, puts the file in force.
+        machine.server.spec.clone_from(&machine.view.file.spec);
+        machine.refresh();
+    }
+
+    fn admit(&mut self, id: NodeId, upstream: NodeId, admission: Ticket) {
+        if self.confirm_upstream(id, upstream).is_none() {
+            return;
+        }
+        if let Some(upstream) = self.machines.get_mut(&upstream) {
+            upstream.slots.insert((id, admission));
+        }
+        self.simple(id, &Step::Admit { upstream, admission });
+    }
+
+    fn begin_job(&mut self, id: NodeId, from: NodeId, step: &Step) {
+        let checkpointed = |m: &Machine| m.control == m.log.timeline();
+        let rewind = matches!(step, Step::Rewind { .. });
+        if self.confirm_upstream(id, from).is_none_or(|m| rewind && !checkpointed(m)) {
+            return;
+        }
+        if let Some(machine) = self.machines.get_mut(&id)
+            && let Some(persisted) = machine.persisted.as_mut()
+        {
+            let epoch = persisted.assignment.epoch;
+            machine.server = ServerMemory::default();
+            machine.replay_stuck = false;
+            begin_copy(&mut machine.view, persisted);
+            machine.job = Some(Job { from, epoch });
+        }
+    }
+
+    fn promote(&mut self, id: NodeId, timeline: shared::ids::TimelineId) {
+        let (record, interrupted) =
+            (self.fresh_record(), if self.faulty { self.random.below(16) } else { 2 });
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        machine.log.fork(timeline);
+        if interrupted == 0 {
+            // The history file is there, and nothing on the new timeline yet.
+            machine.stop_postgres(false);
+            self.say(|| format!("node {id}: the promotion was interrupted early"));
+            return;
+        }
+        machine.log.push(record);
+        let epoch = machine.persisted.as_ref().map(|persisted| persisted.assignment.epoch);
+        let log = machine.log.records().to_vec();
+        if interrupted == 1 {
+            machine.stop_postgres(false);
+            self.say(|| format!("node {id}: the promotion was interrupted late"));
+            return;
+        }
+        self.simple(id, &Step::Promote { timeline });
+        if let Some(machine) = self.machines.get_mut(&id) {
+            machine.server.receiver = None;
+            machine.server.waiting_from = machine.log.records().len();
+            // What the history file says, not what the abstract step made of it.
+            machine.refresh();
+        }
+        if let Some(epoch) = epoch {
+            self.ledger.promote(epoch, &log);
+        }
+    }
+
+    fn barrier(&mut self, id: NodeId, spec: &Spec) {
+        let record = self.fresh_record();
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let barrier = match machine.server.barrier {
+            Some((generation, barrier)) if generation == spec.generation => barrier,
+            Some(_) | None => {
+                machine.log.push(record);
+                machine.refresh();
+                machine.log.end()
+            }
+        };
+        machine.server.barrier = Some((spec.generation, barrier));
+        let rows = &machine.server.rows;
+        let passed = spec.standbys.iter().filter_map(|id| rows.get(id));
+        if passed.filter(|row| row.flushed >= barrier).count() >= spec.required {
+            self.simple(id, &Step::Barrier(spec.clone()));
+        }
+    }
+
+    fn drop_old_slots(&mut self, id: NodeId) {
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(persisted) = &machine.persisted else { return };
+        let assignment = &persisted.assignment;
+        let is_primary = assignment.goal.spec().is_some();
+        // One of a later admission than the primary has heard of stays.
+        machine.slots.retain(|(node, ticket)| {
+            is_primary && assignment.member(*node).is_some_and(|m| *ticket >= m.admission)
+        });
+    }
+
+    fn send_report(&mut self, id: NodeId, plan: &Plan) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(mut report) = machine.describe(plan, now) else { return };
+        let Some(keeper) = machine.keeper.as_mut() else { return };
+        let limit = self.monitor.record.settings.timers().report_interval_ms * 2;
+        keeper.calls.retain(|call| now < call.1 + limit);
+        if keeper.calls.len() >= CALLS {
+            return;
+        }
+        keeper.seq += 1;
+        keeper.calls.push((keeper.seq, now));
+        report.seq = keeper.seq;
+        self.messages.push(Message::Report(id, Box::new(report)));
+    }
+}
+
+impl Keeper {
+    fn holds(&self, in_force: Option<&Spec>, lease_ms: u64, now: u64) -> bool {
+        self.tenure.until(in_force, lease_ms).is_none_or(|until| Millis(now) < until)
+    }
+}
+
+impl Machine {
+    /// Accepts the newest assignment; says what it is.
+    fn take_assignment(&mut self, mutation: Mutation) -> Option<String> {
+        let answer = self.keeper.as_ref()?.heard.clone()?;
+        if answer.lease.is_some() {
+            self.claimed = false;
+        }
+        let before = self.persisted.clone();
+        let known = before.as_ref().filter(|_| mutation != Mutation::Unordered);
+        let mut next = match Persisted::accept(known, &answer.assignment) {
+            Ok(Some(next)) => next,
+            Ok(None) | Err(_) => return None,
+        };
+        next.own = Some(self.id);
+        if let Some(before) = before.as_ref().filter(|_| mutation == Mutation::Unordered) {
+            if before.assignment == next.assignment {
+                return None;
+            }
+            next.promoted.clone_from(&before.promoted);
+            next.admitted = before.admitted;
+        }
+        let (order, goal) = (next.assignment.order, next.assignment.goal.clone());
+        let line = format!("node {}: told {order:?} {goal:?}", self.id);
+        self.persisted_before = before;
+        self.persisted = Some(next);
+        Some(line)
+    }
+
+    /// What the keeper sees.
+    fn look(&mut self, now: u64) {
+        self.refresh();
+        let in_force = self.spec_in_force();
+        let primary = self.persisted.as_ref().is_some_and(|p| p.assignment.goal.spec().is_some());
+        let alone = self.view.file.spec.as_ref().is_some_and(|spec| !spec.is_asynchronous());
+        let lease_ms = self.lease_ms();
+        let writable = self.is_writable();
+        let Some(keeper) = self.keeper.as_mut() else { return };
+        if !primary && !writable {
+            keeper.tenure.end();
+        }
+        let heard = keeper.heard.is_some();
+        let running = self.view.process != Process::Stopped;
+        self.view.heard = heard;
+        self.view.may_write =
+            keeper.holds(in_force.as_ref(), lease_ms, now) && (heard || alone || running);
+        let sealing = self.view.file.upstream.is_none()
+            && self.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.sealed);
+        if sealing {
+            let since = *keeper.sealing_since.get_or_insert(now);
+            self.view.sealing_for_ms = now.saturating_sub(since);
+        } else {
+            keeper.sealing_since = None;
+            self.view.sealing_for_ms = 0;
+        }
+    }
+
+    fn lease_ms(&self) -> u64 {
+        self.persisted.as_ref().map_or(0, |persisted| persisted.assignment.timers.lease_ms)
+    }
+
+    fn spec_in_force(&self) -> Option<Spec> {
+        let spec = self.persisted.as_ref()?.assignment.goal.spec()?;
+        (self.view.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+    }
+
+    /// Whether the guard stops this primary now.
+    pub fn is_fenced(&self, now: u64) -> bool {
+        let ours = self.persisted.as_ref().is_some_and(|p| p.promoted.is_some());
+        let in_force = self.spec_in_force();
+        let lease_ms = self.lease_ms();
+        let over = |keeper: &Keeper| !keeper.holds(in_force.as_ref(), lease_ms, now);
+        self.is_writable() && ours && self.keeper.as_ref().is_some_and(over)
+    }
+
+    fn describe(&self, plan: &Plan, now: u64) -> Option<Report> {
+        let keeper = self.keeper.as_ref()?;
+        let persisted = self.persisted.as_ref();
+        let writable = self.is_writable();
+        let accepted =
+            persisted.map(|p| Accepted { order: p.assignment.order, epoch: p.assignment.epoch });
+        let in_force = match (self.view.sync, persisted) {
+            (Sync::InForce(generation), Some(persisted)) if writable => {
+                Some(InForce { epoch: persisted.assignment.epoch, generation })
+            }
+            _ => None,
+        };
+        Some(Report {
+            protocol: shared::PROTOCOL,
+            keeper: keeper.name.clone(),
+            seq: 0,
+            nonce: keeper.seq,
+            accepted,
+            revision: keeper.heard.as_ref().map(|answer| answer.revision).unwrap_or_default(),
+            state: plan.state,
+            sealed: self.sealed(),
+            in_force,
+            promoted: persisted.and_then(|p| p.promoted.clone()).filter(|_| writable),
+            data: data(&self.view.data),
+            postgres: self.postgres_view(),
+            replicas: self.replicas(now),
+            streaming: self.view.server.as_ref().is_some_and(|server| server.streaming),
+            failed: self.failed(keeper, now),
+            leaving: false,
+            step: None,
+            warnings: Vec::new(),
+            keeper_version: String::new(),
+        })
+    }
+
+    fn sealed(&self) -> Option<Sealed> {
+        let persisted = self.persisted.as_ref()?;
+        let ticket = persisted.sealed?;
+        let quiet = match &self.view.server {
+            Some(server) => server.in_recovery && server.sealed,
+            None => self.view.process == Process::Stopped,
+        };
+        if !quiet {
+            return None;
+        }
+        let lineage = &persisted.assignment.lineage;
+        let established = self.view.established();
+        let position = established.and_then(|(history, end)| lineage.position(history, end));
+        Some(Sealed { ticket, position })
+    }
+
+    fn failed(&self, keeper: &Keeper, now: u64) -> Option<String> {
+        let persisted = self.persisted.as_ref()?;
+        if is_spoiled(&self.view, persisted) {
+            return Some("its promotion was interrupted".to_owned());
+        }
+        let budget = persisted.assignment.timers.restart_budget_ms;
+        let failed =
+            self.view.server.is_none() && is_failed(keeper.down_since, &[], Millis(now), budget);
+        failed.then(|| "postgres is down".to_owned())
+    }
+
+    fn postgres_view(&self) -> PostgresView {
+        let mut postgres = PostgresView::default();
+        match (&self.view.server, &self.view.data) {
+            (Some(server), _) => {
+                postgres.running = true;
+                postgres.in_recovery = Some(server.in_recovery);
+                postgres.lsn = server.end;
+                postgres.timeline = if server.in_recovery {
+                    server.end.map(|end| server.history.timeline_at(end))
+                } else {
+                    Some(server.history.timeline)
+                };
+            }
+            (None, Data::Present { history, clean_end, standby_signal, .. }) => {
+                postgres.in_recovery = standby_signal.then_some(true);
+                postgres.timeline = Some(history.timeline);
+                postgres.lsn = *clean_end;
+            }
+            (None, Data::Empty | Data::Rebuilding | Data::Unusable) => {}
+        }
+        postgres
+    }
+
+    fn replicas(&self, now: u64) -> Vec<Replica> {
+        let rows = self.server.rows.iter().filter(|_| self.is_writable());
+        rows.map(|(node, row)| Replica {
+            node: *node,
+            state: "streaming".to_owned(),
+            slot: Some(node.admission_slot(row.slot)),
+            flushed: Some(row.flushed),
+            replayed: None,
+            sync_state: String::new(),
+            stalled_ms: if row.flushed >= self.log.end() { 0 } else { now - row.moved.min(now) },
+        })
+        .collect()
+    }
+
+    /// Whether the file connects it under its member name.
+    pub fn connects(&self) -> bool {
+        matches!(self.view.file.upstream, Some(Upstream::Member { .. }))
+    }
+}
+
+fn data(data: &Data) -> report::Data {
+    match data {
+        Data::Empty => report::Data::Empty,
+        Data::Rebuilding => report::Data::Rebuilding,
+        Data::Present { system_identifier, .. } => {
+            report::Data::Present { system_identifier: *system_identifier }
+        }
+        Data::Unusable => report::Data::Unusable,
+    }
+}

@@ -1,0 +1,211 @@
+//! A host with an abstract Postgres and its keeper: what is on disk, and what is lost with a process.
+
+use crate::log::Log;
+use crate::node::{self, empty_view};
+use fsm::Millis;
+use fsm::node::lease::Tenure;
+use fsm::node::view::Persisted;
+use fsm::node::{Data, LocalView, Process};
+use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
+use shared::lsn::Lsn;
+use shared::report::{Answer, Lease};
+use shared::spec::Spec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The node.
+    pub id: NodeId,
+    /// The host runs.
+    pub up: bool,
+    /// Files, process and what is seen of them; see [`Machine::refresh`].
+    pub view: LocalView,
+    /// The log on disk.
+    pub log: Log,
+    /// The keeper's durable state.
+    pub persisted: Option<Persisted>,
+    /// The state before the newest assignment, for a mutation.
+    pub persisted_before: Option<Persisted>,
+    /// The keeper has taken a lease by itself, and none has been granted since; durable.
+    pub claimed: bool,
+    /// Admission slots: whose, and of which ticket.
+    pub slots: BTreeSet<(NodeId, Ticket)>,
+    /// The timeline of the newest checkpoint.
+    pub control: TimelineId,
+    /// The keeper, while it runs.
+    pub keeper: Option<Keeper>,
+    /// Postgres, as far as it is lost when it stops.
+    pub server: ServerMemory,
+    /// A copy or rewind under way.
+    pub job: Option<Job>,
+    /// Replay is held up: the signs of a seal do not come before a restart.
+    pub replay_stuck: bool,
+}
+
+/// A keeper process.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    /// Random per process.
+    pub name: String,
+    /// Of the last report.
+    pub seq: u64,
+    /// The highest report that was answered.
+    pub answered: u64,
+    /// Reports that wait for their answer, and since when.
+    pub calls: Vec<(u64, u64)>,
+    /// The newest answer.
+    pub heard: Option<Answer>,
+    /// The right to serve.
+    pub tenure: Tenure,
+    /// Since when the signs of a seal are waited for.
+    pub sealing_since: Option<u64>,
+    /// When Postgres went down by itself.
+    pub down_since: Option<Millis>,
+}
+
+/// What a running Postgres has in memory.
+#[derive(Clone, Debug, Default)]
+pub struct ServerMemory {
+    /// `pg_stat_replication`; a row outlives its peer.
+    pub rows: BTreeMap<NodeId, Row>,
+    /// A standby's walreceiver.
+    pub receiver: Option<Receiver>,
+    /// The live `synchronous_standby_names`; `None` blocks.
+    pub spec: Option<Spec>,
+    /// Records before this one have no waiting client.
+    pub waiting_from: usize,
+    /// The barrier of a generation.
+    pub barrier: Option<(Gen, Lsn)>,
+}
+
+/// A walsender of a member.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The ticket of its slot.
+    pub slot: Ticket,
+    /// What its standby has said it has flushed.
+    pub flushed: Lsn,
+    /// When that last moved or was up to date.
+    pub moved: u64,
+    /// When it last replied.
+    pub replied: u64,
+}
+
+/// A walreceiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// The node it streams from.
+    pub from: NodeId,
+    /// The ticket of its slot, where it goes under the member name.
+    pub slot: Option<Ticket>,
+}
+
+/// A copy or rewind.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The source.
+    pub from: NodeId,
+    /// The epoch it is for.
+    pub epoch: Epoch,
+}
+
+impl Machine {
+    /// A host with an empty data directory.
+    pub fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            up: true,
+            view: empty_view(),
+            log: Log::new(0),
+            persisted: None,
+            persisted_before: None,
+            claimed: false,
+            slots: BTreeSet::new(),
+            control: TimelineId(1),
+            keeper: None,
+            server: ServerMemory::default(),
+            job: None,
+            replay_stuck: false,
+        }
+    }
+
+    /// Starts the keeper. A primary that was running, or that may start by itself, has one lease to
+    /// prove itself.
+    pub fn start_keeper(&mut self, name: String, now: u64) {
+        let mut tenure = Tenure::default();
+        if let Some(persisted) = &self.persisted
+            && persisted.sealed.is_none()
+            && !self.claimed
+            && persisted.assignment.goal.spec().is_some()
+            && persisted.promoted.as_ref().map(|p| p.epoch) == Some(persisted.assignment.epoch)
+        {
+            let ms = persisted.assignment.timers.lease_ms;
+            tenure.grant(Some(Lease::For { ms }), Millis(now));
+            self.claimed = true;
+        }
+        self.keeper = Some(Keeper {
+            name,
+            seq: 0,
+            answered: 0,
+            calls: Vec::new(),
+            heard: None,
+            tenure,
+            sealing_since: None,
+            down_since: None,
+        });
+        // A new keeper begins again with the signs of what the file says.
+        self.view.sync = fsm::node::Sync::Unknown;
+        self.view.settled = false;
+        self.server.barrier = None;
+        if let Some(server) = &mut self.view.server {
+            server.sealed = false;
+        }
+    }
+
+    /// Postgres is gone: crashed, or stopped by the guard.
+    pub fn stop_postgres(&mut self, fast: bool) {
+        node::stop(&mut self.view, fast);
+        self.server = ServerMemory::default();
+        self.replay_stuck = false;
+        self.refresh();
+    }
+
+    /// Makes the view show what the log is.
+    pub fn refresh(&mut self) {
+        let (history, end) = (self.log.history(), self.log.end());
+        if let Data::Present { history: shown, clean_end, .. } = &mut self.view.data {
+            shown.clone_from(&history);
+            *clean_end = clean_end.map(|_| end);
+        }
+        let streaming = self.streams_as_admitted();
+        if let Some(server) = &mut self.view.server {
+            server.history = history;
+            server.end = Some(end);
+            server.streaming = server.in_recovery && streaming;
+        }
+    }
+
+    fn streams_as_admitted(&self) -> bool {
+        let own = || {
+            let persisted = self.persisted.as_ref()?;
+            Some(persisted.assignment.member(self.id)?.admission)
+        };
+        self.server.receiver.as_ref().is_some_and(|r| r.slot.is_some() && r.slot == own())
+    }
+
+    /// Whether a write could be acknowledged here.
+    pub fn is_writable(&self) -> bool {
+        self.view.is_writable()
+    }
+
+    /// Whether Postgres accepts connections.
+    pub fn is_ready(&self) -> bool {
+        self.view.process == Process::Running && self.view.server.is_some()
+    }
+
+    /// Whether there is a whole cluster on disk.
+    pub fn has_data(&self) -> bool {
+        matches!(self.view.data, Data::Present { .. })
+    }
+}

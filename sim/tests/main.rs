@@ -1,0 +1,4 @@
+//! The walks of the simulator.
+
+mod mutations;
+mod walks;
