@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 /// PostgreSQL's `SSLRequest`: answered with one byte by every server before any authentication.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// Between the rounds of the first moments.
+const FIRST_ROUNDS_MS: u64 = 40;
 /// The shortest time a probe may take: a busy host needs this.
 const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 
@@ -131,8 +133,11 @@ impl Prober {
         let timers = record.settings.timers();
         let reported_at = view.nodes.get(&id).map_or(Millis(0), |evidence| evidence.reported_at);
         let too_soon = self.rounds.get(&id).is_some_and(|round| {
+            // A host process that is being killed goes in pieces: at first it is looked at often.
+            let first = now.since(reported_at) < timers.node_timeout_ms / 3;
+            let pause = if first { FIRST_ROUNDS_MS } else { timers.report_interval_ms / 2 };
             // The first round after a report is not put off.
-            let recent = now.since(round.began) < timers.report_interval_ms / 2;
+            let recent = now.since(round.began) < pause;
             round.under_way || (recent && round.began >= reported_at)
         });
         if too_soon {
