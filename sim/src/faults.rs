@@ -16,7 +16,7 @@ impl World {
     pub fn disturb(&mut self) {
         let ids = self.ids();
         let Some(id) = self.random.pick(&ids) else { return };
-        match self.random.below(24) {
+        match self.random.below(26) {
             0..=1 => self.crash_postgres(id),
             2..=3 => self.crash_keeper(id),
             4..=6 => self.crash_host(id),
@@ -27,6 +27,7 @@ impl World {
             14 => self.hold_up_replay(id),
             15 => self.lose_disk(id),
             16..=18 => self.recover(),
+            19 => self.fill_disk(id),
             _ => self.ask_something(id),
         }
     }
@@ -39,6 +40,17 @@ impl World {
         }
         for id in self.ids() {
             self.restart(id);
+            if let Some(machine) = self.machines.get_mut(&id) {
+                machine.cannot_start = false;
+            }
+        }
+    }
+
+    /// Postgres goes down, and does not start again for a while.
+    fn fill_disk(&mut self, id: NodeId) {
+        self.crash_postgres(id);
+        if let Some(machine) = self.machines.get_mut(&id) {
+            machine.cannot_start = true;
         }
     }
 
@@ -175,6 +187,7 @@ impl World {
     fn ask_something(&mut self, id: NodeId) {
         let Some(node) = self.name_of(id) else { return };
         let on = self.random.one_in(2);
+        let priority = self.random.pick(&["0", "50", "90"]).unwrap_or("50");
         let number = self.random.below(3).to_string();
         let action = match self.random.below(7) {
             0 => Action::Switchover { to: None },
@@ -186,7 +199,7 @@ impl World {
             _ => Action::SetNode {
                 node,
                 key: "candidate-priority".to_owned(),
-                value: if on { "0" } else { "50" }.to_owned(),
+                value: priority.to_owned(),
             },
         };
         self.ask(&action);
@@ -216,7 +229,8 @@ impl World {
         self.say(|| "all faults end".to_owned());
         self.recover();
         for id in self.ids() {
-            let Some(node) = self.name_of(id) else { continue };
+            let barred = self.monitor.record.nodes.get(&id).filter(|n| n.candidate_priority == 0);
+            let Some(node) = barred.map(|node| node.name.clone()) else { continue };
             let (key, value) = ("candidate-priority".to_owned(), "50".to_owned());
             self.ask(&Action::SetNode { node, key, value });
         }

@@ -130,6 +130,9 @@ impl World {
     fn simple(&mut self, id: NodeId, step: &Step) {
         let record = self.fresh_record();
         let Some(machine) = self.machines.get_mut(&id) else { return };
+        if matches!(step, Step::StartStandby | Step::StartPrimary) && machine.cannot_start {
+            return;
+        }
         let Some(persisted) = machine.persisted.as_mut() else { return };
         let history = machine.log.history();
         apply(&mut machine.view, persisted, step, &history);
@@ -278,9 +281,8 @@ impl Machine {
         }
         let before = self.persisted.clone();
         let known = before.as_ref().filter(|_| mutation != Mutation::Unordered);
-        let mut next = match Persisted::accept(known, &answer.assignment) {
-            Ok(Some(next)) => next,
-            Ok(None) | Err(_) => return None,
+        let Ok(Some(mut next)) = Persisted::accept(known, &answer.assignment) else {
+            return None;
         };
         next.own = Some(self.id);
         if let Some(before) = before.as_ref().filter(|_| mutation == Mutation::Unordered) {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A host.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a simulated machine")]
 pub struct Machine {
     /// The node.
     pub id: NodeId,
@@ -41,6 +42,8 @@ pub struct Machine {
     pub job: Option<Job>,
     /// Replay is held up: the signs of a seal do not come before a restart.
     pub replay_stuck: bool,
+    /// Postgres does not start: a full disk, a file that is missing.
+    pub cannot_start: bool,
 }
 
 /// A keeper process.
@@ -127,6 +130,7 @@ impl Machine {
             server: ServerMemory::default(),
             job: None,
             replay_stuck: false,
+            cannot_start: false,
         }
     }
 

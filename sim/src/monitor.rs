@@ -69,7 +69,7 @@ impl Monitor {
             self.view.track_replicas(primary, &members, Millis(now));
         }
         for _ in 0..ROUNDS {
-            let Some(decision) = self.step(now, random.next(), mutation) else { return };
+            let Some(decision) = self.step(now, random.draw(), mutation) else { return };
             let decided = decision.record.epoch > self.record.epoch;
             self.commit(decision, now);
             if decided && mutation == Mutation::DropInherited {
@@ -81,10 +81,10 @@ impl Monitor {
     }
 
     fn step(&self, now: u64, tie_break: u64, mutation: Mutation) -> Option<Decision> {
-        let blind = match (mutation, &self.record.phase) {
-            (Mutation::IgnoreCovers, Phase::Serving | Phase::Electing(_)) => true,
-            _ => false,
-        };
+        let blind = matches!(
+            (mutation, &self.record.phase),
+            (Mutation::IgnoreCovers, Phase::Serving | Phase::Electing(_))
+        );
         if blind {
             let record = Record { specs: Vec::new(), ..self.record.clone() };
             let decision = rules::step(&record, &self.view, at(now), tie_break);

@@ -178,7 +178,8 @@ fn write(world: &mut World, primary: NodeId) -> Option<RecordId> {
 fn settled(world: &World) -> Option<NodeId> {
     let record = &world.monitor.record;
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
-    let serves = |id: NodeId| world.machines.get(&id).is_some_and(|machine| machine.is_writable());
+    let serves =
+        |id: NodeId| world.machines.get(&id).is_some_and(super::machine::Machine::is_writable);
     let follows = |id: NodeId| {
         world.machines.get(&id).is_some_and(|machine| {
             machine.view.server.as_ref().is_some_and(|server| server.streaming)

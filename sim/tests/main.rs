@@ -1,4 +1,10 @@
 //! The walks of the simulator.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests: a failure is a panic, and what was walked is shown with --nocapture"
+)]
 
 mod mutations;
 mod walks;

@@ -155,7 +155,8 @@ pub fn choose(
     let mut second_best = None;
     let mut without_proof = None;
     for (id, position) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
-        if let Some((source, target)) = best_source(record, view, &witnesses, &alive, *position) {
+        let source = best_source(record, view, &witnesses, &alive, *position);
+        if let Some((source, target)) = source.filter(|_| !election.cannot_fetch.contains(id)) {
             return Choice::Forward { candidate: *id, source, target };
         }
         let proof: BTreeMap<_, _> =

@@ -64,11 +64,12 @@ pub fn goal_of(record: &Record, id: NodeId, node: &Node) -> (Goal, NodeState) {
                 standby_goal(record, node, sync_member)
             }
         }
-        Phase::Electing(_) | Phase::Forwarding { .. } if is_primary => {
-            (Goal::Seal { drain: false }, NodeState::Demoted)
-        }
+        // Before the next: the last primary may be the candidate.
         Phase::Forwarding { candidate, source, target, .. } if *candidate == id => {
             (Goal::FastForward { source: *source, target: *target }, NodeState::FastForward)
+        }
+        Phase::Electing(_) | Phase::Forwarding { .. } if is_primary => {
+            (Goal::Seal { drain: false }, NodeState::Demoted)
         }
         Phase::Electing(_) | Phase::Forwarding { .. } => {
             hold_still(node, sync_member, NodeState::ReportLsn)

@@ -127,6 +127,9 @@ pub struct Election {
     /// It was begun to replace a primary that serves: that one wins only if nobody else can.
     #[serde(default)]
     pub planned: bool,
+    /// Candidates that have said that they cannot fetch what they lack.
+    #[serde(default)]
+    pub cannot_fetch: BTreeSet<NodeId>,
     /// The old primary is stopping by itself; the standbys still follow it.
     pub drain: bool,
     /// The operator accepted that acknowledged commits may be lost.

@@ -1,7 +1,7 @@
 //! Being the primary: birth, promotion (rules 7 and 8), start (rule 13) and the sync spec (rule 9).
 
 use super::plan::{Next, Plan, Step};
-use super::standby::sealed_standby;
+use super::standby::{is_known, sealed_standby};
 use super::view::{Data, File, LocalView, Persisted, Process, Server, Sync};
 use shared::goal::Goal;
 use shared::history::{History, Lineage};
@@ -57,14 +57,41 @@ fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
     }
 }
 
-/// Whether a promotion was interrupted after it had taken its timeline: PostgreSQL would give another
-/// number now, so the node says that it cannot, and is elected anew with a number of its own.
+/// Whether it can be no primary of the assigned epoch on the timeline that it is on: its promotion was
+/// interrupted after it had taken the number, and PostgreSQL would give another one now; or somebody
+/// else has promoted it since. The node says so, and another is elected, or it with a new number.
 pub fn is_spoiled(view: &LocalView, persisted: &Persisted) -> bool {
     let assignment = &persisted.assignment;
+    let timeline = match &assignment.goal {
+        Goal::Primary { timeline, .. } => timeline,
+        // The same timeline, that the source has never heard of.
+        Goal::FastForward { target, .. } => {
+            let sealed = view.server.as_ref().filter(|server| server.in_recovery);
+            let lineage = &assignment.lineage;
+            return sealed.is_some_and(|server| !is_known(lineage, &server.history, target.epoch));
+        }
+        Goal::Wait
+        | Goal::Follow { .. }
+        | Goal::Seal { .. }
+        | Goal::Maintenance
+        | Goal::Dropped => return false,
+    };
     let promoted = persisted.promoted.as_ref().is_some_and(|p| p.epoch == assignment.epoch);
-    let Goal::Primary { timeline: Some(reserved), .. } = &assignment.goal else { return false };
-    let on_it = |server: &Server| server.in_recovery && server.history.timeline == *reserved;
-    !promoted && view.server.as_ref().is_some_and(on_it)
+    if promoted {
+        return view.process == Process::Stopped && is_elsewhere(view, persisted);
+    }
+    let on_it = |server: &Server| server.in_recovery && Some(server.history.timeline) == *timeline;
+    view.server.as_ref().is_some_and(on_it)
+}
+
+/// Whether its log goes on on another timeline than the one that it was promoted to.
+fn is_elsewhere(view: &LocalView, persisted: &Persisted) -> bool {
+    let present = match (&view.server, &view.data) {
+        (Some(server), _) => server.history.timeline,
+        (None, Data::Present { history, .. }) => history.timeline,
+        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return false,
+    };
+    persisted.promoted.as_ref().is_some_and(|promoted| promoted.timeline != present)
 }
 
 fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
@@ -77,6 +104,9 @@ fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -
         (Process::Stopped, _) if !view.may_write => {
             Plan::wait(down, "a lease: an answer of the monitor")
         }
+        (Process::Stopped, _) if promoted && is_elsewhere(view, persisted) => {
+            Plan::wait(down, "another primary: this one was promoted by somebody else")
+        }
         (Process::Stopped, _) => start(view, persisted, down),
         (Process::Starting | Process::Running, None) => {
             Plan::wait(down, "postgres to accept connections")
@@ -84,9 +114,7 @@ fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -
         (Process::Starting | Process::Running, Some(server)) if server.in_recovery => {
             adopted_standby(view, persisted, promoted)
         }
-        (Process::Starting | Process::Running, Some(server)) => {
-            run(view, persisted, promoted, server, spec)
-        }
+        (Process::Starting | Process::Running, Some(_)) => run(view, persisted, promoted, spec),
     }
 }
 
@@ -114,19 +142,12 @@ fn adopted_standby(view: &LocalView, persisted: &Persisted, promoted: bool) -> P
 }
 
 /// A running primary: first what makes it ours, then the spec, then the checkpoint.
-fn run(
-    view: &LocalView,
-    persisted: &Persisted,
-    promoted: bool,
-    server: &Server,
-    spec: &Spec,
-) -> Plan {
+fn run(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
     let state = persisted.assignment.goal_state;
     if !promoted {
         return Plan::step(state, Step::ConfirmPromotion);
     }
-    let expected = persisted.promoted.as_ref().map(|promoted| promoted.timeline);
-    if expected != Some(server.history.timeline) {
+    if is_elsewhere(view, persisted) {
         // Somebody else promoted it: that timeline is of no epoch.
         return Plan::step(NodeState::Demoted, Step::StopImmediate);
     }

@@ -2,7 +2,8 @@
 
 use super::plan::{Next, Plan, Step, file_is, sealed_file};
 use super::view::{Admitted, Data, File, LocalView, Persisted, Process, Upstream};
-use shared::ids::NodeId;
+use shared::history::{History, Lineage};
+use shared::ids::{Epoch, NodeId};
 use shared::lsn::Position;
 use shared::state::NodeState;
 
@@ -43,6 +44,15 @@ pub(super) fn fast_forward(
     target: Position,
 ) -> Plan {
     let state = NodeState::FastForward;
+    match &view.data {
+        Data::Empty | Data::Rebuilding | Data::Unusable => {
+            return Plan::wait(state, "data to fetch into");
+        }
+        Data::Present { .. } if view.is_writable() => {
+            return Plan::step(state, Step::StopImmediate);
+        }
+        Data::Present { .. } => {}
+    }
     let fetching = Upstream::Fetch { node: source };
     let end =
         view.server.as_ref().filter(|server| server.in_recovery).and_then(|server| server.end);
@@ -55,11 +65,15 @@ pub(super) fn fast_forward(
     if let Some(plan) = sealed_standby(view, state) {
         return plan;
     }
-    let position = view
-        .established()
-        .and_then(|(history, end)| persisted.assignment.lineage.position(history, end));
+    let Some((history, end)) = view.established() else {
+        return Plan::wait(state, "the end of the local log");
+    };
+    let position = persisted.assignment.lineage.position(history, end);
     if position.is_some_and(|position| position >= target) {
         return Plan::new(state, Next::Reached);
+    }
+    if end >= target.lsn {
+        return Plan::wait(state, "a log that the source's continues");
     }
     let file = File { upstream: Some(fetching), ..sealed_file() };
     Plan::step(state, Step::Configure(file))
@@ -116,6 +130,15 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
     }
 }
 
+/// Whether the history of `epoch` goes through the timeline that a server is on. After a promotion that
+/// was interrupted before its first record the log may be a prefix all the same, but PostgreSQL asks
+/// for its own timeline, which the other one has never heard of.
+pub(super) fn is_known(lineage: &Lineage, history: &History, epoch: Epoch) -> bool {
+    lineage
+        .epoch_of(history.timeline)
+        .is_some_and(|own| lineage.is_prefix(Position { epoch: own, lsn: history.start() }, epoch))
+}
+
 /// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
 fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let state = NodeState::Catchingup;
@@ -130,12 +153,7 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let lineage = &persisted.assignment.lineage;
     let position = lineage.position(history, end);
     let prefix = position.is_some_and(|position| lineage.is_prefix(position, wanted.epoch));
-    // A promotion that was interrupted before its first record: the log is a prefix, but PostgreSQL
-    // asks for its own timeline, which the upstream has never heard of.
-    let known = lineage.epoch_of(history.timeline).is_some_and(|epoch| {
-        lineage.is_prefix(Position { epoch, lsn: history.start() }, wanted.epoch)
-    });
-    if prefix && known {
+    if prefix && is_known(lineage, history, wanted.epoch) {
         return Plan::step(
             state,
             Step::Admit { upstream: wanted.upstream, admission: wanted.admission },

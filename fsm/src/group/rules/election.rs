@@ -23,7 +23,9 @@ pub(crate) fn begin(
     let mut next = record.clone();
     next.ticket = next.ticket.next();
     let cause = cause.to_owned();
-    next.phase = Phase::Electing(Election { cause, preferred, planned: drain, drain, loss });
+    let cannot_fetch = BTreeSet::new();
+    let planned = drain;
+    next.phase = Phase::Electing(Election { cause, preferred, planned, cannot_fetch, drain, loss });
     next
 }
 
@@ -81,7 +83,12 @@ fn choice(context: &Context<'_>) -> Option<(Election, Choice)> {
     if !is_choosing(&record.phase) {
         return None;
     }
-    let election = record.phase.election()?.clone();
+    let mut election = record.phase.election()?.clone();
+    if let Phase::Forwarding { candidate, .. } = &record.phase
+        && context.view.report(*candidate).is_some_and(|report| report.failed.is_some())
+    {
+        election.cannot_fetch.insert(*candidate);
+    }
     let choice = choose(record, context.view, &election, context.now, context.tie_break);
     Some((election, choice))
 }
