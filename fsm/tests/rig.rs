@@ -6,7 +6,7 @@ use fsm::node::view::{Admitted, Persisted};
 use fsm::node::{Data, LocalView, Plan, Process, Step, Sync, Upstream, plan};
 use shared::goal::Goal;
 use shared::history::{History, Segment};
-use shared::ids::{Epoch, NodeId, TimelineId};
+use shared::ids::{Epoch, TimelineId};
 use shared::lsn::{Lsn, Position};
 use sim::node::{apply, become_ready, member_upstream, show_signs};
 
