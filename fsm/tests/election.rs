@@ -2,12 +2,14 @@
 //! been acknowledged.
 
 use fsm::group::election::{Choice, Waiting, choose, covers};
+use fsm::group::goals::goal_of;
 use fsm::group::record::{Election, Node};
 use fsm::group::view::{Evidence, Probe};
-use fsm::group::{Record, View};
+use fsm::group::{Phase, Record, View};
 use fsm::{Millis, Now};
 use proptest::prelude::*;
 use shared::Timestamp;
+use shared::goal::Goal;
 use shared::history::{Lineage, LineageEntry, Start};
 use shared::ids::{Epoch, Gen, GroupId, NodeId, Revision, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
@@ -295,6 +297,17 @@ fn one_that_cannot_fetch_gives_way_to_others() {
     assert_eq!(winner(&behind, &cannot_fetch, 0), forward);
     let neither = Election { cannot_fetch: [NodeId(2), NodeId(3)].into(), ..election() };
     assert_eq!(elected(&winner(&behind, &neither, 0)), Some(NodeId(3)));
+}
+
+#[test]
+fn the_last_primary_fetches_too_where_it_is_the_candidate() {
+    let peers = peers(&[(4, 90), (5, 50)]);
+    let mut record = record(&peers, any_one_of(1));
+    let (candidate, source, target) = (PRIMARY, NodeId(2), at(5));
+    record.phase = Phase::Forwarding { election: election(), candidate, source, target };
+    let goal = |id: NodeId| goal_of(&record, id, &record.nodes[&id]).0;
+    assert_eq!(goal(candidate), Goal::FastForward { source, target });
+    assert_eq!(goal(source), Goal::Seal { drain: false });
 }
 
 #[test]

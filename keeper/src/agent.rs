@@ -305,7 +305,7 @@ impl Agent {
 
     fn failed(&self, look: &Look) -> Option<String> {
         if self.node.persisted().is_some_and(|persisted| is_spoiled(&look.view, persisted)) {
-            return Some("its promotion was interrupted and needs another timeline".to_owned());
+            return Some("its promotion was interrupted, or somebody else promoted it: it needs another timeline".to_owned());
         }
         let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
         let crashes = &self.node.crashes;

@@ -35,12 +35,12 @@ fn walk(walk: &Walk, default: u64) {
 
 #[test]
 fn two_nodes() {
-    walk(&Walk::new(2), 500);
+    walk(&Walk::new(2), 1000);
 }
 
 #[test]
 fn three_nodes() {
-    walk(&Walk::new(3), 500);
+    walk(&Walk::new(3), 1000);
 }
 
 #[test]

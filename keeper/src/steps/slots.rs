@@ -88,14 +88,15 @@ impl Node {
         let mut wanted: BTreeSet<String> =
             others().map(|member| member.id.retention_slot()).collect();
         let is_primary = matches!(assignment.goal, Goal::Primary { .. });
-        let admissions: BTreeSet<String> =
-            others().map(|member| member.id.admission_slot(member.admission)).collect();
         let session = self.session().await?;
         let slots = session.slots().await?;
         for slot in slots.iter().filter(|slot| slot.name.starts_with("pgtandem_")) {
-            let admitted = is_primary && admissions.contains(&slot.name);
-            let lost = slot.wal_status.as_deref() == Some("lost");
-            if (!wanted.contains(&slot.name) && !admitted) || lost {
+            // A newer one than the present admission is of a member that has heard of it first.
+            let admitted = is_primary
+                && others().any(|member| {
+                    admission_of(&slot.name, member.id).is_some_and(|t| t >= member.admission)
+                });
+            if !wanted.contains(&slot.name) && !admitted {
                 session.drop_slot(&slot.name).await?;
             }
         }
@@ -113,5 +114,22 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// The ticket in the name of a member's admission slot.
+fn admission_of(slot: &str, member: NodeId) -> Option<Ticket> {
+    slot.strip_prefix(&format!("{}_", member.application_name()))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_of_slots() {
+        assert_eq!(admission_of("pgtandem_2_17", NodeId(2)), Some(Ticket(17)));
+        assert_eq!(admission_of("pgtandem_2_keep", NodeId(2)), None);
+        assert_eq!(admission_of("pgtandem_21_7", NodeId(2)), None);
     }
 }

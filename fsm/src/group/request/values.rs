@@ -109,7 +109,10 @@ impl Request<'_> {
                 changed.name = name;
             }
             "host" if !value.trim().is_empty() => value.trim().clone_into(&mut changed.host),
-            "port" => changed.port = parse(value, "a port")?,
+            "port" => {
+                let port: std::num::NonZeroU16 = parse(value, "a port")?;
+                changed.port = port.get();
+            }
             _ => {
                 let message = format!(
                     "'{key}' is not a setting of a node; there are {}",
@@ -117,6 +120,14 @@ impl Request<'_> {
                 );
                 return Err(bad_value("unknown_setting", message));
             }
+        }
+        let taken = |(other, node): (&NodeId, &Node)| {
+            *other != id && node.host == changed.host && node.port == changed.port
+        };
+        if self.record.nodes.iter().any(taken) {
+            let message =
+                format!("{}:{} is the address of another node", changed.host, changed.port);
+            return Err(refused("duplicate_address", message, &[]));
         }
         Ok(changed)
     }

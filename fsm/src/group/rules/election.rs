@@ -67,7 +67,9 @@ pub(super) fn drain_given_up(context: &Context<'_>) -> Option<Change> {
         }
         Verdict::Good | Verdict::Unknown | Verdict::Suspect => return None,
     };
-    let next = seal_everybody(record, election);
+    let mut next = seal_everybody(record, election);
+    // The standbys were told to follow under the ticket so far (rule 2).
+    next.ticket = next.ticket.next();
     let note = context.phase_note(&next, why).about(primary);
     Some(Change { next, notes: vec![note] })
 }
