@@ -126,7 +126,7 @@ async fn a_report_keeps_its_time_and_begins_elsewhere_next_time() {
 #[tokio::test]
 async fn a_report_carries_the_secret_and_the_wait() {
     let handler = |Path(id): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap| async move {
-        assert_eq!((id.as_str(), query.as_deref()), ("2", Some("wait_ms=150")));
+        assert_eq!((id.as_str(), query.as_deref()), ("2", Some("formation=default&wait_ms=150")));
         assert_eq!(headers["authorization"], "Bearer s3cret");
         (StatusCode::FORBIDDEN, Json(api_error(3, "wrong_secret")))
     };

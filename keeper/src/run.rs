@@ -32,6 +32,9 @@ const JOIN_RETRY: Duration = Duration::from_millis(250);
 /// The code of an error that passes.
 const BUSY: u8 = 6;
 
+/// An empty cluster: some 40 MB, its first WAL segments included, and what the first minutes add.
+const ROOM_FOR_A_CLUSTER: u64 = 64 << 20;
+
 /// When to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -157,7 +160,20 @@ fn writable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
     let probe = config.pgdata.join(".pgtandem-write-probe");
     let written = std::fs::write(&probe, [0; 8192]);
     let removed = std::fs::remove_file(&probe);
-    written.and(removed).map_err(|error| problem(&error))
+    written.and(removed).map_err(|error| problem(&error))?;
+    let new = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
+    match instance.data_dir.free_bytes() {
+        Ok(free) if new && free < ROOM_FOR_A_CLUSTER => {
+            let message = format!(
+                "{} has {} MB of free space, and a cluster needs {} MB to begin with",
+                config.pgdata.display(),
+                free >> 20,
+                ROOM_FOR_A_CLUSTER >> 20
+            );
+            Err(failure(2, "pgdata", message))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// What the monitor is told of this node.

@@ -10,6 +10,7 @@ use super::view::View;
 use crate::Now;
 use shared::api::{Action, ApiError, OperationResult, Outcome};
 use shared::ids::{NodeId, NodeName};
+use shared::lsn::Lsn;
 use shared::report::Replica;
 use std::collections::BTreeMap;
 
@@ -217,7 +218,9 @@ impl Request<'_> {
     fn close_replica(&self, id: NodeId) -> Option<&Replica> {
         let replica = replica(self.record, self.view, id)?;
         let end = self.view.report(self.record.primary?)?.postgres.lsn?;
-        (end.bytes_since(replica.flushed?) <= MAX_LAG).then_some(replica)
+        // One that has just connected has not answered yet: the old primary waits for it anyway.
+        let near = |flushed: Lsn| end.bytes_since(flushed) <= MAX_LAG;
+        replica.flushed.is_none_or(near).then_some(replica)
     }
 
     fn can_take_over(&self, id: NodeId, node: &Node) -> Result<(), ApiError> {
