@@ -36,13 +36,7 @@ impl Node {
         drop(self.confirm_upstream(from).await?);
         self.stop(true).await?;
         self.crashes.clear();
-        self.persist(|state| {
-            state.rebuilding = true;
-            if let Some(persisted) = &mut state.persisted {
-                persisted.promoted = None;
-                persisted.admitted = None;
-            }
-        })?;
+        self.begin_rebuilding()?;
         let options = BackupOptions {
             max_rate: self.config.max_rate.clone(),
             slot: None,
@@ -63,13 +57,7 @@ impl Node {
             return Err(StepError::NotYet("the checkpoint of the new primary"));
         }
         self.stop(false).await?;
-        self.persist(|state| {
-            state.rebuilding = true;
-            if let Some(persisted) = &mut state.persisted {
-                persisted.promoted = None;
-                persisted.admitted = None;
-            }
-        })?;
+        self.begin_rebuilding()?;
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
         let task = tokio::spawn(async move {
@@ -87,6 +75,18 @@ impl Node {
             }
         });
         self.begin_job("rewind", from, progress, task)
+    }
+
+    /// From here on the data directory counts as half-made, and what was proved of it is forgotten.
+    fn begin_rebuilding(&mut self) -> Result<(), StepError> {
+        self.persist(|state| {
+            state.rebuilding = true;
+            if let Some(persisted) = &mut state.persisted {
+                persisted.promoted = None;
+                persisted.admitted = None;
+            }
+        })?;
+        Ok(())
     }
 
     fn begin_job(
