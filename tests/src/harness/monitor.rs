@@ -77,10 +77,17 @@ impl Monitor {
         self.take()?.kill()
     }
 
-    /// SIGKILL to the postmaster of its own Postgres.
+    /// SIGKILL to the postmaster of its own Postgres; waits until there is another.
     pub async fn kill_storage(&self) -> Result<()> {
         let ready: Ready = self.get("/readyz").await?;
-        signal(ready.storage.pid.context("the monitor has no Postgres of its own")?, Signal::KILL)
+        let killed = ready.storage.pid.context("the monitor has no Postgres of its own")?;
+        signal(killed, Signal::KILL)?;
+        eventually("another Postgres of the monitor", DEADLINE, async || {
+            let ready: Ready = self.get("/readyz").await?;
+            let is_back = ready.ready && ready.storage.pid.is_some_and(|pid| pid != killed);
+            Ok(if is_back { Ok(()) } else { Err(format!("{ready:?}")) })
+        })
+        .await
     }
 
     /// SIGKILL to it and to every process of its own Postgres.

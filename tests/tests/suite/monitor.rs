@@ -77,7 +77,6 @@ async fn its_own_postgres_is_killed() -> Result<()> {
     let workload = cluster.workload().await?;
     let begin = Instant::now();
     cluster.monitor().kill_storage().await?;
-    cluster.monitor().ready().await?;
     let settled = cluster.settled().await?;
     workload.goes_on().await?;
     workload.so_far().none_failed_between(begin, Instant::now())?;

@@ -25,6 +25,7 @@ const fn expected(text: &'static str, why: &'static str) -> Expected {
 const ALWAYS: &[Expected] = &[
     expected("FATAL:  the database system is", "clients that come while it starts or stops"),
     expected("FATAL:  terminating connection due to", "clients at a stop, standbys at a conflict"),
+    expected("FATAL:  canceling authentication due to", "clients that log in while it stops"),
     expected("FATAL:  connection to client lost", "clients and keepers that were killed"),
     expected("FATAL:  terminating walreceiver", "an upstream that stopped, or a standby that does"),
     expected("FATAL:  terminating background worker", "at a stop"),

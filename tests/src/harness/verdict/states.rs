@@ -43,6 +43,10 @@ fn restless(node: &NodeStatus) -> Option<String> {
             node.name, node.reported_state, node.goal_state
         ));
     }
+    // As the primary sees it: a standby may believe that it streams a moment too soon.
+    if node.goal_state == NodeState::Secondary && node.sync_state.is_none() {
+        return Some(format!("{} does not stream from the primary", node.name));
+    }
     (node.health != "ok").then(|| format!("{}'s health is {}", node.name, node.health))
 }
 
@@ -105,7 +109,7 @@ mod tests {
             "candidate_priority": 50, "replication_quorum": true, "health": "ok",
             "health_checked_at": null, "last_report_at": null, "state_changed_at": null,
             "pg_running": true, "in_recovery": null, "timeline": 1, "lsn": null,
-            "received_lsn": null, "replayed_lsn": null, "lag_bytes": null, "sync_state": null,
+            "received_lsn": null, "replayed_lsn": null, "lag_bytes": null, "sync_state": "quorum",
             "application_name": format!("pgtandem_{id}"), "slot_name": null,
             "maintenance_cause": null, "system_identifier": null, "diverged": null,
             "pg_version": null, "keeper_version": null, "step": null, "warnings": []
@@ -150,6 +154,16 @@ mod tests {
         ] {
             assert_ne!(unsettled(&status(&nodes), &up()), Vec::<String>::new(), "{nodes:?}");
         }
+    }
+
+    #[test]
+    fn a_standby_that_does_not_stream_is_seen() {
+        let nodes = [node(1, "primary", "primary"), node(2, "secondary", "secondary")];
+        let mut status = status(&nodes);
+        for node in &mut status.nodes {
+            node.sync_state = None;
+        }
+        assert_eq!(unsettled(&status, &up()), ["node2 does not stream from the primary"]);
     }
 
     #[test]
