@@ -1,8 +1,10 @@
 //! What happens beside the primary: old records, readmissions, operations and reported states.
 
 use super::{Change, Context, in_phase_for};
+use crate::group::detector::verdict;
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::rules::election::begin;
+use crate::group::sync::replica;
 use serde_json::json;
 use shared::api::Outcome;
 use shared::ids::NodeId;
@@ -176,6 +178,8 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
         && operation.target == record.primary;
     match operation.kind {
         OperationKind::Switchover | OperationKind::Failover | OperationKind::Promote => {
+            // Done is when the next one could follow: all that live stream from the new primary.
+            let settled = settled && followers_stream(context);
             // Writes that wait for a standby that is gone are another matter: the primary is there.
             let late = record.phase == Phase::Serving
                 && in_phase_for(context) >= context.timers.stall_timeout_ms;
@@ -221,6 +225,17 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
             Some((Outcome::Done, "the node has been dropped".to_owned()))
         }
     }
+}
+
+/// Whether every living follower streams from the primary and has answered it.
+fn followers_stream(context: &Context<'_>) -> bool {
+    let record = context.record;
+    record.nodes.iter().filter(|(id, _)| Some(**id) != record.primary).all(|(id, node)| {
+        let gone = verdict(context.view, *id, &context.timers, context.now.mono).is_dead();
+        let streams =
+            replica(record, context.view, *id).is_some_and(|replica| replica.flushed.is_some());
+        gone || node.maintenance || node.dropping || streams
+    })
 }
 
 /// All at once, so that many nodes that change together cost one transaction.
