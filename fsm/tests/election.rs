@@ -361,6 +361,24 @@ fn the_grace_is_for_those_who_are_alive_and_have_not_answered() {
     assert_eq!(elected(&choose(&record, &view, &election(), now(), 0)), Some(NodeId(2)));
 }
 
+/// Of two standbys, one of which may have acknowledged, none is sealed when the grace ends; the
+/// stopped primary alone could be elected at once.
+#[test]
+fn a_primary_that_is_to_be_replaced_does_not_win_by_the_slowness_of_the_others() {
+    let mut peers = peers(&[(5, 50), (5, 50), (5, 50)]);
+    peers[1].sealed = false;
+    peers[2].sealed = false;
+    let record = record(&peers, any_one_of(2));
+    let planned = Election { planned: true, ..election() };
+    let mut view = view(&peers);
+    let timers = record.settings.timers();
+    view.phase_since = Millis(NOW - timers.election_grace_ms - 1);
+    let early = choose(&record, &view, &planned, now(), 0);
+    assert_eq!(early, Choice::Wait(Waiting::Answers([NodeId(2), NodeId(3)].into())));
+    view.phase_since = Millis(NOW - timers.node_timeout_ms);
+    assert_eq!(elected(&choose(&record, &view, &planned, now(), 0)), Some(PRIMARY));
+}
+
 #[test]
 fn without_cover_nobody_is_elected_and_the_missing_are_named() {
     let mut peers = peers(&[(3, 50), (5, 50), (5, 50)]);

@@ -304,8 +304,7 @@ fn may_wait(rig: &Rig, what: &str) -> bool {
         (
             Goal::Primary { timeline: None, .. },
             "a cluster that is not a standby: the first node must bring a primary",
-        )
-        | (Goal::Primary { .. }, "the end of crash recovery") => standby,
+        ) => standby,
         (Goal::Primary { .. }, "another primary: the data of this one is lost")
         | (Goal::Seal { .. }, "data to be sealed")
         | (Goal::FastForward { .. }, "data to fetch into") => lost,

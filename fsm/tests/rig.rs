@@ -39,9 +39,9 @@ impl Rig {
     /// Plans and acts until nothing changes any more.
     pub fn run(&mut self) -> Result<Outcome, String> {
         let mut steps = Vec::new();
-        let mut was_down = false;
+        let mut was_not = false;
         loop {
-            was_down |= self.is_down();
+            was_not |= !self.view.is_writable();
             let plan = plan(&self.view, Some(&self.persisted));
             match &plan.next {
                 Next::Do(step) => {
@@ -58,19 +58,10 @@ impl Rig {
                     }
                 }
             }
-            let primary = matches!(self.persisted.assignment.goal, Goal::Primary { .. });
-            if was_down && self.view.is_writable() && !primary {
-                return Err(format!("writable again after {steps:?}"));
+            let may = matches!(self.persisted.assignment.goal, Goal::Primary { .. } | Goal::Wait);
+            if was_not && self.view.is_writable() && !may {
+                return Err(format!("became writable after {steps:?}"));
             }
-        }
-    }
-
-    /// It could not become writable by itself.
-    fn is_down(&self) -> bool {
-        let standby = matches!(self.view.data, Data::Present { standby_signal: true, .. });
-        match &self.view.server {
-            Some(server) => server.in_recovery && standby,
-            None => self.view.process == Process::Stopped || standby,
         }
     }
 

@@ -216,7 +216,7 @@ impl Agent {
             .persisted()
             .is_some_and(|persisted| matches!(persisted.assignment.goal, Goal::Primary { .. }));
         self.right.update(|tenure| {
-            if !primary && !look.view.is_writable() {
+            if !primary && !look.view.is_primary() {
                 tenure.end();
             }
             for (node, stamp) in stamps {
@@ -226,7 +226,7 @@ impl Agent {
         let timers = self.node.persisted().map(|persisted| persisted.assignment.timers);
         self.right.set_duty(Duty {
             // A cluster that is not ours yet has no lease to lose.
-            writable: look.view.is_writable()
+            writable: look.view.is_primary()
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),

@@ -146,16 +146,43 @@ pub fn choose(
 ) -> Choice {
     let witnesses = witnesses(record, view);
     let outstanding = outstanding(record, view, &witnesses, now);
-    let grace = record.settings.timers().election_grace_ms;
-    if !outstanding.is_empty() && now.mono.since(view.phase_since) < grace {
+    let best = best(record, view, election, &witnesses, now, tie_break);
+    let patience = patience(record, election, &best);
+    if !outstanding.is_empty() && now.mono.since(view.phase_since) < patience {
         return Choice::Wait(Waiting::Answers(outstanding));
     }
+    best
+}
+
+/// How long living nodes that have not answered are waited for. Whoever asked for another primary
+/// is better served by one that is slow to be sealed than by the old one.
+fn patience(record: &Record, election: &Election, best: &Choice) -> u64 {
+    let timers = record.settings.timers();
+    match best {
+        Choice::Elect { candidate, .. }
+            if election.planned && record.primary == Some(*candidate) =>
+        {
+            timers.node_timeout_ms.max(timers.election_grace_ms)
+        }
+        Choice::Elect { .. } | Choice::Forward { .. } | Choice::Wait(_) => timers.election_grace_ms,
+    }
+}
+
+/// What the election comes to with these witnesses.
+fn best(
+    record: &Record,
+    view: &View,
+    election: &Election,
+    witnesses: &BTreeMap<NodeId, Position>,
+    now: Now,
+    tie_break: u64,
+) -> Choice {
     let alive: BTreeSet<_> = living(record, view, now).collect();
-    let ranked = rank(record, view, election, &witnesses, tie_break);
+    let ranked = rank(record, view, election, witnesses, tie_break);
     let mut second_best = None;
     let mut without_proof = None;
     for (id, position) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
-        let source = best_source(record, view, &witnesses, &alive, *position);
+        let source = best_source(record, view, witnesses, &alive, *position);
         if let Some((source, target)) = source.filter(|_| !election.cannot_fetch.contains(id)) {
             return Choice::Forward { candidate: *id, source, target };
         }
@@ -178,10 +205,10 @@ pub fn choose(
     if let (Some(loss), Some((candidate, proof))) = (election.loss, without_proof) {
         return choose_with_loss(record, view, loss.fenced, now, (candidate, proof));
     }
-    if covers(&record.specs, &witnesses) {
+    if covers(&record.specs, witnesses) {
         return Choice::Wait(Waiting::Candidate);
     }
-    Choice::Wait(Waiting::Witnesses(missing(record, &witnesses)))
+    Choice::Wait(Waiting::Witnesses(missing(record, witnesses)))
 }
 
 /// The living nodes that have not answered. A former primary that is sealed counts as having

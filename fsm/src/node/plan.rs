@@ -130,7 +130,7 @@ pub fn plan(view: &LocalView, persisted: Option<&Persisted>) -> Plan {
     match &persisted.assignment.goal {
         Goal::Wait => Plan::new(persisted.assignment.goal_state, Next::Reached),
         Goal::Dropped => drop_out(view),
-        Goal::Maintenance if view.is_writable() => {
+        Goal::Maintenance if view.is_primary() => {
             Plan::step(NodeState::PrepareMaintenance, Step::StopImmediate)
         }
         Goal::Maintenance => Plan::new(NodeState::Maintenance, Next::Reached),
@@ -187,7 +187,7 @@ fn seal(view: &LocalView, persisted: &Persisted, drain: bool) -> Plan {
         }
         Data::Present { .. } => {}
     }
-    if view.is_writable() {
+    if view.is_primary() {
         return Plan::step(doing, if drain { Step::StopFast } else { Step::StopImmediate });
     }
     // A drained primary may say where its log ends without being started again, which keeps a

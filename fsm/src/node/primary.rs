@@ -112,7 +112,7 @@ fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -
             Plan::wait(down, "postgres to accept connections")
         }
         (Process::Starting | Process::Running, Some(server)) if server.in_recovery => {
-            adopted_standby(view, persisted, promoted)
+            in_recovery(view, state, promoted)
         }
         (Process::Starting | Process::Running, Some(_)) => run(view, persisted, promoted, spec),
     }
@@ -130,14 +130,15 @@ fn start(view: &LocalView, persisted: &Persisted, state: NodeState) -> Plan {
     }
 }
 
-/// A Postgres in recovery that should be the primary of an epoch it already is promoted in: started
-/// as a standby by somebody else. It is started again as what it is.
-fn adopted_standby(view: &LocalView, persisted: &Persisted, promoted: bool) -> Plan {
-    let state = persisted.assignment.goal_state;
-    if promoted || !matches!(&view.data, Data::Present { standby_signal: true, .. }) {
-        Plan::wait(state, "the end of crash recovery")
-    } else {
+/// A Postgres in recovery that should be the primary. One that has been promoted was started as a
+/// standby by somebody else: it is started again as what it is.
+fn in_recovery(view: &LocalView, state: NodeState, promoted: bool) -> Plan {
+    if promoted {
+        Plan::step(state, Step::StopImmediate)
+    } else if matches!(&view.data, Data::Present { standby_signal: true, .. }) {
         Plan::wait(state, "a cluster that is not a standby: the first node must bring a primary")
+    } else {
+        Plan::wait(state, "the end of archive recovery")
     }
 }
 

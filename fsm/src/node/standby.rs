@@ -48,7 +48,7 @@ pub(super) fn fast_forward(
         Data::Empty | Data::Rebuilding | Data::Unusable => {
             return Plan::wait(state, "data to fetch into");
         }
-        Data::Present { .. } if view.is_writable() => {
+        Data::Present { .. } if view.is_primary() => {
             return Plan::step(state, Step::StopImmediate);
         }
         Data::Present { .. } => {}
@@ -90,7 +90,7 @@ pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) 
         Data::Unusable => return Plan::wait(state, "a data directory that can be used"),
         Data::Present { .. } => {}
     }
-    if view.is_writable() {
+    if view.is_primary() {
         return Plan::step(NodeState::Demoted, Step::StopImmediate);
     }
     let Some(wanted) = wanted(persisted, upstream) else {

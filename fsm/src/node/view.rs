@@ -209,9 +209,22 @@ impl LocalView {
         }
     }
 
-    /// Whether Postgres could acknowledge a write.
+    /// Whether Postgres has been seen to take writes.
     pub fn is_writable(&self) -> bool {
         self.server.as_ref().is_some_and(|server| !server.in_recovery)
+    }
+
+    /// Whether Postgres may be taking writes, or will as soon as it has recovered. One that does not
+    /// answer us, for it is frozen or has no connection left, may well answer others.
+    pub fn is_primary(&self) -> bool {
+        match (&self.server, &self.data) {
+            (Some(server), _) => !server.in_recovery,
+            (None, Data::Present { standby_signal, .. }) => {
+                self.process != Process::Stopped && !standby_signal
+            }
+            (None, Data::Unusable) => self.process != Process::Stopped,
+            (None, Data::Empty | Data::Rebuilding) => false,
+        }
     }
 }
 
