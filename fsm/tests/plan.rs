@@ -405,7 +405,7 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
     for assignment in goals() {
         let persisted = memories(&assignment).remove(0);
         for (body, end) in bodies() {
-            for bits in 0..32_u32 {
+            for bits in 0..64_u32 {
                 let flag = |bit: u32| bits & (1 << bit) != 0;
                 let view = LocalView {
                     heard: flag(0),
@@ -413,6 +413,7 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
                     stopping: flag(2),
                     adopted: flag(3),
                     broken: flag(4),
+                    wal_gone: flag(5),
                     checkpointed: bits % 3 == 0,
                     settled: bits % 5 == 0,
                     ..body.clone()

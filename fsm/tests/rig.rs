@@ -3,7 +3,7 @@
 
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Persisted};
-use fsm::node::{Data, LocalView, Plan, Process, Step, Sync, Upstream, plan};
+use fsm::node::{Data, LocalView, Plan, Step, Sync, Upstream, plan};
 use shared::goal::Goal;
 use shared::history::{History, Segment};
 use shared::ids::{Epoch, TimelineId};

@@ -9,7 +9,7 @@ use crate::node::Node;
 use crate::steps::StepError;
 use fsm::Millis;
 use fsm::node::plan::Next;
-use fsm::node::primary::is_spoiled;
+use fsm::node::primary::cannot_serve;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use shared::goal::Goal;
@@ -304,8 +304,9 @@ impl Agent {
     }
 
     fn failed(&self, look: &Look) -> Option<String> {
-        if self.node.persisted().is_some_and(|persisted| is_spoiled(&look.view, persisted)) {
-            return Some("its promotion was interrupted, or somebody else promoted it: it needs another timeline".to_owned());
+        let persisted = self.node.persisted();
+        if let Some(why) = persisted.and_then(|persisted| cannot_serve(&look.view, persisted)) {
+            return Some(why.to_owned());
         }
         let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
         let crashes = &self.node.crashes;

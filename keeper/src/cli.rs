@@ -8,6 +8,7 @@ use keeper::config::Config;
 use keeper::managed::Hba;
 use serde::Deserialize;
 use shared::api::ApiError;
+use shared::version::Version;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "pgtandem-keeper", disable_version_flag = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Print the version: product and protocol.
+    /// Print the version: product, protocol and schema.
     #[arg(long, global = true)]
     version: bool,
     /// Results as JSON.
@@ -157,12 +158,12 @@ pub(crate) fn say(text: &str) {
 impl Cli {
     pub(crate) fn execute(self) -> Result<ExitCode, ApiError> {
         if self.version {
-            let version = env!("CARGO_PKG_VERSION");
-            if self.json {
-                say(&serde_json::json!({ "name": "pgtandem-keeper", "product": version, "protocol": shared::PROTOCOL }).to_string());
+            let version = Version::of("pgtandem-keeper");
+            say(&if self.json {
+                serde_json::json!(version).to_string()
             } else {
-                say(&format!("pgtandem-keeper {version} (protocol {})", shared::PROTOCOL));
-            }
+                version.to_string()
+            });
             return Ok(ExitCode::SUCCESS);
         }
         start_logging(&self.log_format)?;

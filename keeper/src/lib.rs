@@ -13,3 +13,4 @@ pub mod node;
 pub mod rest;
 pub mod state;
 pub mod steps;
+pub mod upstream;

@@ -7,6 +7,7 @@
 use crate::clock;
 use crate::config::Config;
 use crate::state::{State, StateError, Store};
+use crate::upstream::Question;
 use fsm::Millis;
 use fsm::node::Sync;
 use fsm::node::view::Persisted;
@@ -85,6 +86,8 @@ pub struct Seen {
     pub moved: BTreeMap<NodeId, (Lsn, Millis)>,
     /// When the slots were last looked after.
     pub slots_at: Option<Millis>,
+    /// What an upstream was asked from which nothing comes.
+    pub question: Option<Question>,
 }
 
 impl Default for Seen {
@@ -102,6 +105,7 @@ impl Default for Seen {
             version: None,
             moved: BTreeMap::new(),
             slots_at: None,
+            question: None,
         }
     }
 }

@@ -3,8 +3,9 @@
 use clap::{Args, Parser, Subcommand};
 use monitor::config::{ConfigError, LogFormat, Options};
 use monitor::http::health::rules_json;
+use monitor::logging;
 use monitor::run::{self, Prepared, RunError};
-use monitor::{logging, store};
+use shared::version::Version;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -123,15 +124,9 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn print_version(json: bool) -> io::Result<()> {
-    let (product, protocol) = (env!("CARGO_PKG_VERSION"), shared::PROTOCOL);
-    let schema = store::MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-    if json {
-        let versions =
-            serde_json::json!({ "product": product, "protocol": protocol, "schema": schema });
-        writeln!(io::stdout(), "{versions}")
-    } else {
-        writeln!(io::stdout(), "pgtandem-monitor {product} (protocol {protocol}, schema {schema})")
-    }
+    let version = Version::of("pgtandem-monitor");
+    let text = if json { serde_json::json!(version).to_string() } else { version.to_string() };
+    writeln!(io::stdout(), "{text}")
 }
 
 fn print_rules(json: bool) -> io::Result<()> {

@@ -19,6 +19,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
 
 pub mod primary;
+pub mod retention;
 pub mod settings;
 pub mod slots;
 pub mod standby;

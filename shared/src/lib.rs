@@ -15,6 +15,7 @@ pub mod report;
 pub mod settings;
 pub mod spec;
 pub mod state;
+pub mod version;
 
 /// Wall-clock time, as shown to people and stored in events. Never used to measure a duration.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -5,7 +5,7 @@ use crate::node::{apply, begin_copy, finish_copy};
 use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
-use fsm::node::primary::is_spoiled;
+use fsm::node::primary::cannot_serve;
 use fsm::node::view::{Persisted, is_failed};
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{NodeId, Ticket};
@@ -398,8 +398,8 @@ impl Machine {
 
     fn failed(&self, keeper: &Keeper, now: u64) -> Option<String> {
         let persisted = self.persisted.as_ref()?;
-        if is_spoiled(&self.view, persisted) {
-            return Some("its promotion was interrupted".to_owned());
+        if let Some(why) = cannot_serve(&self.view, persisted) {
+            return Some(why.to_owned());
         }
         let budget = persisted.assignment.timers.restart_budget_ms;
         let failed =

@@ -144,9 +144,8 @@ pub fn choose(
     now: Now,
     tie_break: u64,
 ) -> Choice {
-    let witnesses = witnesses(record, view);
-    let outstanding = outstanding(record, view, &witnesses, now);
-    let best = best(record, view, election, &witnesses, now, tie_break);
+    let outstanding = outstanding(record, view, &witnesses(record, view), now);
+    let best = best(record, view, election, now, tie_break);
     let patience = patience(record, election, &best);
     if !outstanding.is_empty() && now.mono.since(view.phase_since) < patience {
         return Choice::Wait(Waiting::Answers(outstanding));
@@ -168,21 +167,15 @@ fn patience(record: &Record, election: &Election, best: &Choice) -> u64 {
     }
 }
 
-/// What the election comes to with these witnesses.
-fn best(
-    record: &Record,
-    view: &View,
-    election: &Election,
-    witnesses: &BTreeMap<NodeId, Position>,
-    now: Now,
-    tie_break: u64,
-) -> Choice {
+/// What the election comes to with the witnesses that there are.
+fn best(record: &Record, view: &View, election: &Election, now: Now, tie_break: u64) -> Choice {
+    let witnesses = witnesses(record, view);
     let alive: BTreeSet<_> = living(record, view, now).collect();
-    let ranked = rank(record, view, election, witnesses, tie_break);
+    let ranked = rank(record, view, election, &witnesses, tie_break);
     let mut second_best = None;
     let mut without_proof = None;
     for (id, position) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
-        let source = best_source(record, view, witnesses, &alive, *position);
+        let source = best_source(record, view, &witnesses, &alive, *position);
         if let Some((source, target)) = source.filter(|_| !election.cannot_fetch.contains(id)) {
             return Choice::Forward { candidate: *id, source, target };
         }
@@ -205,10 +198,10 @@ fn best(
     if let (Some(loss), Some((candidate, proof))) = (election.loss, without_proof) {
         return choose_with_loss(record, view, loss.fenced, now, (candidate, proof));
     }
-    if covers(&record.specs, witnesses) {
+    if covers(&record.specs, &witnesses) {
         return Choice::Wait(Waiting::Candidate);
     }
-    Choice::Wait(Waiting::Witnesses(missing(record, witnesses)))
+    Choice::Wait(Waiting::Witnesses(missing(record, &witnesses)))
 }
 
 /// The living nodes that have not answered. A former primary that is sealed counts as having

@@ -2,7 +2,7 @@
 
 use super::plan::{Next, Plan, Step};
 use super::standby::{is_known, sealed_standby};
-use super::view::{Data, File, LocalView, Persisted, Process, Server, Sync};
+use super::view::{Data, File, LocalView, Persisted, Process, Sync};
 use shared::goal::Goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, TimelineId};
@@ -32,8 +32,7 @@ pub(super) fn be_primary(
         }
         Data::Present { .. } => {}
     }
-    let promoted =
-        persisted.promoted.as_ref().is_some_and(|promoted| promoted.epoch == assignment.epoch);
+    let promoted = is_promoted(persisted);
     match timeline {
         Some(timeline) if !promoted => promote(view, timeline),
         Some(_) | None => serve(view, persisted, promoted, spec),
@@ -57,31 +56,40 @@ fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
     }
 }
 
-/// Whether it can be no primary of the assigned epoch on the timeline that it is on: its promotion was
-/// interrupted after it had taken the number, and PostgreSQL would give another one now; or somebody
-/// else has promoted it since. The node says so, and another is elected, or it with a new number.
-pub fn is_spoiled(view: &LocalView, persisted: &Persisted) -> bool {
+/// Why this node cannot reach the goal that an election gave it; another is elected then, or it with a
+/// new timeline number. A promotion that was interrupted after it had taken the number cannot be
+/// repeated, PostgreSQL would give another one now; and somebody else may have promoted it since.
+pub fn cannot_serve(view: &LocalView, persisted: &Persisted) -> Option<&'static str> {
+    const NO_FIT: &str =
+        "its promotion was interrupted, or somebody else promoted it: it needs another timeline";
     let assignment = &persisted.assignment;
-    let timeline = match &assignment.goal {
-        Goal::Primary { timeline, .. } => timeline,
-        // The same timeline, that the source has never heard of.
-        Goal::FastForward { target, .. } => {
-            let sealed = view.server.as_ref().filter(|server| server.in_recovery);
-            let lineage = &assignment.lineage;
-            return sealed.is_some_and(|server| !is_known(lineage, &server.history, target.epoch));
+    let sealed = view.server.as_ref().filter(|server| server.in_recovery);
+    let spoiled = match &assignment.goal {
+        Goal::Primary { .. } if is_promoted(persisted) => {
+            view.process == Process::Stopped && is_elsewhere(view, persisted)
         }
+        Goal::Primary { timeline, .. } => {
+            sealed.is_some_and(|server| Some(server.history.timeline) == *timeline)
+        }
+        Goal::FastForward { .. } if view.wal_gone => {
+            return Some("the source has not got the WAL any more that this node lacks");
+        }
+        // The same timeline, that the source has never heard of.
+        Goal::FastForward { target, .. } => sealed
+            .is_some_and(|server| !is_known(&assignment.lineage, &server.history, target.epoch)),
         Goal::Wait
         | Goal::Follow { .. }
         | Goal::Seal { .. }
         | Goal::Maintenance
-        | Goal::Dropped => return false,
+        | Goal::Dropped => false,
     };
-    let promoted = persisted.promoted.as_ref().is_some_and(|p| p.epoch == assignment.epoch);
-    if promoted {
-        return view.process == Process::Stopped && is_elsewhere(view, persisted);
-    }
-    let on_it = |server: &Server| server.in_recovery && Some(server.history.timeline) == *timeline;
-    view.server.as_ref().is_some_and(on_it)
+    spoiled.then_some(NO_FIT)
+}
+
+/// Whether the promotion of the assigned epoch has been verified.
+fn is_promoted(persisted: &Persisted) -> bool {
+    let epoch = persisted.assignment.epoch;
+    persisted.promoted.as_ref().is_some_and(|promoted| promoted.epoch == epoch)
 }
 
 /// Whether its log goes on on another timeline than the one that it was promoted to.

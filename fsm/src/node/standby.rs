@@ -124,6 +124,9 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
         (Process::Starting | Process::Running, Some(server)) if server.streaming => {
             Plan::new(NodeState::Secondary, Next::Reached)
         }
+        (Process::Starting | Process::Running, Some(_)) if view.wal_gone => {
+            Plan::step(state, Step::Clone { from: admitted.upstream })
+        }
         (Process::Starting | Process::Running, _) => {
             Plan::wait(state, "the stream from the primary")
         }

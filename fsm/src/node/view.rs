@@ -101,6 +101,8 @@ pub struct LocalView {
     pub adopted: bool,
     /// Postgres has gone down by itself more often than its restart budget allows.
     pub broken: bool,
+    /// The upstream has not got the WAL any more that this node lacks: it can never stream from it.
+    pub wal_gone: bool,
 }
 
 /// What a data directory holds.

@@ -6,7 +6,7 @@ use crate::clock;
 use crate::managed;
 use crate::node::{Node, SQL_LIMIT};
 use fsm::node::view::Admitted;
-use postgres::session::{Session, SessionError, Target};
+use postgres::session::{Session, Target};
 use shared::goal::{Assignment, Goal, Member};
 use shared::ids::{NodeId, Ticket};
 use shared::lsn::Lsn;
@@ -16,14 +16,13 @@ use std::collections::BTreeSet;
 const SLOTS_INTERVAL_MS: u64 = 2000;
 
 impl Node {
-    /// A connection to a member as the replicator.
-    pub(super) async fn connect_to(&self, member: &Member) -> Result<Session, SessionError> {
+    /// A member, as the replicator.
+    pub fn replicator_at(&self, member: &Member) -> Target {
         let target = Target::tcp(&member.host, member.port, managed::REPLICATOR, "postgres");
-        let target = match &self.state.passwords {
+        match &self.state.passwords {
             Some(passwords) => target.password(&passwords.replicator),
             None => target,
-        };
-        Session::connect(&target, SQL_LIMIT).await
+        }
     }
 
     /// The upstream itself confirms that it is the running primary of the assigned epoch (rule 10).
@@ -32,7 +31,7 @@ impl Node {
         let member = assignment
             .member(upstream)
             .ok_or_else(|| StepError::NotSo(format!("node {upstream} is not a member")))?;
-        let session = self.connect_to(member).await?;
+        let session = Session::connect(&self.replicator_at(member), SQL_LIMIT).await?;
         let expected = assignment.lineage.entry(assignment.epoch).map(|entry| entry.timeline);
         // An error while it is in recovery: pg_current_wal_insert_lsn() is for primaries.
         let timeline = session.current_timeline().await?;
@@ -58,7 +57,11 @@ impl Node {
         admission: Ticket,
     ) -> Result<(), StepError> {
         let session = self.confirm_upstream(upstream).await?;
-        session.create_slot(&self.id.admission_slot(admission), true).await?;
+        let name = self.id.admission_slot(admission);
+        if session.slots().await?.iter().any(|slot| slot.name == name && slot.is_lost()) {
+            session.drop_slot(&name).await?;
+        }
+        session.create_slot(&name, true).await?;
         let epoch = self.assignment()?.epoch;
         self.persist(|state| {
             state.rebuilding = false;
@@ -89,16 +92,18 @@ impl Node {
             others().map(|member| member.id.retention_slot()).collect();
         let is_primary = matches!(assignment.goal, Goal::Primary { .. });
         let session = self.session().await?;
-        let slots = session.slots().await?;
-        for slot in slots.iter().filter(|slot| slot.name.starts_with("pgtandem_")) {
-            // A newer one than the present admission is of a member that has heard of it first.
+        let mut slots = session.slots().await?;
+        for slot in slots.extract_if(.., |slot| {
+            // A newer one than the present admission is of a member that has heard of it first; and a
+            // standby whose slot was lost has to see that.
             let admitted = is_primary
                 && others().any(|member| {
                     admission_of(&slot.name, member.id).is_some_and(|t| t >= member.admission)
                 });
-            if !wanted.contains(&slot.name) && !admitted {
-                session.drop_slot(&slot.name).await?;
-            }
+            let keeps = wanted.contains(&slot.name) && !slot.is_lost();
+            slot.name.starts_with("pgtandem_") && !keeps && !admitted
+        }) {
+            session.drop_slot(&slot.name).await?;
         }
         let existing: BTreeSet<_> = slots.iter().map(|slot| slot.name.clone()).collect();
         wanted.retain(|name| !existing.contains(name));

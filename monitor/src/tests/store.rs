@@ -30,7 +30,7 @@ async fn migrations_can_be_run_again() {
     let store = database.store();
     assert!(!store.migrate().await.unwrap().is_empty());
     assert!(store.migrate().await.unwrap().is_empty());
-    assert_eq!(store.schema_version().await.unwrap(), 1);
+    assert_eq!(store.schema_version().await.unwrap(), shared::version::SCHEMA);
     assert!(store.load().await.unwrap().is_empty());
 }
 

@@ -24,6 +24,13 @@ pub struct Slot {
     pub wal_status: Option<String>,
 }
 
+impl Slot {
+    /// It was given up for `max_slot_wal_keep_size`: nobody can stream from it any more.
+    pub fn is_lost(&self) -> bool {
+        self.wal_status.as_deref() == Some("lost")
+    }
+}
+
 /// Whether a slot was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {

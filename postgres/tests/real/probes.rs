@@ -103,6 +103,10 @@ async fn slots() {
     assert!(session.advance_slot("two", end).await.unwrap());
     assert!(!session.advance_slot("two", kept).await.unwrap(), "never backwards");
     assert_eq!(session.slots().await.unwrap()[1].restart_lsn, Some(end));
+    // A new cluster begins with its second segment.
+    assert!(session.keeps_wal_from(end).await.unwrap());
+    assert!(!session.keeps_wal_from(shared::lsn::Lsn(1)).await.unwrap());
+    assert!(!session.slots().await.unwrap()[1].is_lost());
     assert!(session.drop_slot("one").await.unwrap());
     assert!(!session.drop_slot("one").await.unwrap());
 }

@@ -1,6 +1,6 @@
 //! Logs that differ: an old primary with more than the others, a candidate with less.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::harness::cluster::node_of;
 use tests::harness::process::{is_alive, working_in};
+use tests::harness::wait::{DEADLINE, eventually};
 use tests::harness::{Cluster, Node, NodeOptions};
 use tokio::task::JoinHandle;
 
@@ -90,6 +91,43 @@ async fn is_copied_after(die: impl AsyncFn(&Node) -> Result<()>) -> Result<()> {
     let judge = cluster.judge();
     let judge = judge.expecting("could not locate a valid checkpoint", "the test removed its WAL");
     judge.of(workload).await?;
+    Ok(())
+}
+
+/// Nothing that a standby lacks is kept for it any more: neither by its slot nor otherwise.
+async fn forget_wal(primary: &Node) -> Result<()> {
+    let sql = primary.sql().await?;
+    // One by one: ALTER SYSTEM cannot be part of a transaction.
+    sql.run("alter system set wal_keep_size = 0").await?;
+    sql.run("alter system set max_slot_wal_keep_size = 0").await?;
+    sql.run("select pg_reload_conf()").await?;
+    eventually("slots that are lost", DEADLINE, async || {
+        sql.run("select pg_switch_wal()").await?;
+        sql.run("checkpoint").await?;
+        let kept: i64 = sql.value(KEPT, &[]).await?;
+        Ok(if kept == 0 { Ok(()) } else { Err(format!("{kept} slots keep WAL")) })
+    })
+    .await
+}
+
+/// Admissions of standbys that are away.
+const KEPT: &str = "select count(*) from pg_replication_slots \
+    where not active and wal_status <> 'lost' and slot_name ~ '^pgtandem_[0-9]+_[0-9]+$'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_for_which_no_wal_was_kept_is_copied() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let standby = *cluster.standbys().await?.first().context("no standby")?;
+    let directory = standby.pgdata_inode()?;
+    standby.kill_all()?;
+    workload.goes_on().await?;
+    forget_wal(cluster.primary().await?).await?;
+    standby.start_keeper()?;
+    cluster.settled().await?;
+    ensure!(standby.pgdata_inode()? != directory, "it was not copied");
+    let judge = cluster.judge();
+    judge.expecting("has already been removed", "the test made it so").of(workload).await?;
     Ok(())
 }
 
