@@ -16,7 +16,7 @@ fn found(mutation: Mutation, nodes: u64, seeds: u64) -> Option<(u64, Violation)>
 }
 
 fn is_found(mutation: Mutation, nodes: u64) {
-    let (seed, violation) = found(mutation, nodes, 2_000)
+    let (seed, violation) = found(mutation, nodes, 10_000)
         .unwrap_or_else(|| panic!("nothing is wrong without the rule behind {mutation:?}"));
     println!("{mutation:?}: seed {seed}: {violation:?}");
 }
