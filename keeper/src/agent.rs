@@ -107,13 +107,14 @@ impl Agent {
         let promoted =
             persisted.promoted.as_ref().is_some_and(|p| p.epoch == persisted.assignment.epoch);
         let ms = persisted.assignment.timers.lease_ms;
+        let order = persisted.assignment.order;
         if primary && promoted && persisted.sealed.is_none() && !self.node.state.claimed {
             if let Err(error) = self.node.persist(|state| state.claimed = true) {
                 tracing::error!("no lease without a durable claim: {error}");
                 return;
             }
             let lease = Some(shared::report::Lease::For { ms });
-            self.right.update(|tenure| tenure.grant(lease, clock::now()));
+            self.right.update(|tenure| tenure.grant(lease, order, clock::now()));
         }
     }
 
@@ -215,9 +216,10 @@ impl Agent {
             .node
             .persisted()
             .is_some_and(|persisted| matches!(persisted.assignment.goal, Goal::Primary { .. }));
+        let accepted = self.node.persisted().map(|persisted| persisted.assignment.order);
         self.right.update(|tenure| {
-            if !primary && !look.view.is_primary() {
-                tenure.end();
+            if let Some(accepted) = accepted.filter(|_| !primary && !look.view.is_primary()) {
+                tenure.end(accepted);
             }
             for (node, stamp) in stamps {
                 tenure.saw_reply(node, stamp, now);

@@ -111,7 +111,8 @@ impl Link {
             Ok(_) if number < *answered => {}
             Ok(answer) => {
                 *answered = number;
-                self.right.update(|tenure| tenure.grant(answer.lease, sent));
+                self.right
+                    .update(|tenure| tenure.grant(answer.lease, answer.assignment.order, sent));
                 if let Ok(monitors) = parse_monitor_urls(&answer.monitors.join(",")) {
                     self.client.set_monitors(monitors);
                 }

@@ -149,7 +149,7 @@ pub enum Action {
 }
 
 /// How an operation went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// As asked.
@@ -165,7 +165,7 @@ pub enum Outcome {
 }
 
 /// `GET /v1/formations/{f}/operations/{id}`, and the answer to an action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OperationResult {
     /// Per formation; 0 for what was done at once or was so already.
     pub id: u64,

@@ -8,7 +8,7 @@ use crate::lsn::{Lsn, Position};
 use serde::{Deserialize, Serialize};
 
 /// One timeline of a server's own history, from its `.history` file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Segment {
     /// Its number.
     pub timeline: TimelineId,
@@ -17,7 +17,7 @@ pub struct Segment {
 }
 
 /// A server's own history: the timelines it went through, oldest first, and the one it is on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct History {
     /// The ancestors, oldest first.
     pub ancestors: Vec<Segment>,

@@ -8,7 +8,7 @@ use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
 
 /// What a keeper observed and what holds on its node. Facts only; the monitor decides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Report {
     /// [`crate::PROTOCOL`] of the sender.
     pub protocol: u32,
@@ -51,7 +51,7 @@ pub struct Report {
 }
 
 /// What a keeper has persisted of its assignment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accepted {
     /// Its place in the order.
     pub order: Order,
@@ -60,7 +60,7 @@ pub struct Accepted {
 }
 
 /// A durable seal (rule 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sealed {
     /// The election that it belongs to.
     pub ticket: Ticket,
@@ -69,7 +69,7 @@ pub struct Sealed {
 }
 
 /// A spec in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InForce {
     /// Its epoch.
     pub epoch: Epoch,
@@ -78,7 +78,7 @@ pub struct InForce {
 }
 
 /// A verified promotion: out of recovery, on the timeline that was reserved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promoted {
     /// The epoch.
     pub epoch: Epoch,
@@ -95,7 +95,7 @@ pub struct Promoted {
 }
 
 /// What a data directory holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Data {
     /// Nothing: the node can be cloned to, and is no witness (rule 11).
@@ -112,7 +112,7 @@ pub enum Data {
 }
 
 /// What is known of the local Postgres; for people and for the detector.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PostgresView {
     /// Whether it accepts connections.
@@ -136,7 +136,7 @@ pub struct PostgresView {
 }
 
 /// A row of pg_stat_replication that belongs to a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Replica {
     /// Which.
     pub node: NodeId,
@@ -155,7 +155,7 @@ pub struct Replica {
 }
 
 /// The step a keeper is in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepView {
     /// Its name, or what is waited for.
     pub name: String,
@@ -166,7 +166,7 @@ pub struct StepView {
 }
 
 /// The answer to a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// The report's nonce.
     pub nonce: u64,
@@ -186,7 +186,7 @@ pub struct Answer {
 }
 
 /// For how long a primary may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Lease {
     /// So many milliseconds from the sending of the report.

@@ -306,10 +306,11 @@ impl Machine {
         let primary = self.persisted.as_ref().is_some_and(|p| p.assignment.goal.spec().is_some());
         let alone = self.view.file.spec.as_ref().is_some_and(|spec| !spec.is_asynchronous());
         let lease_ms = self.lease_ms();
-        let writable = self.is_writable();
+        let writable = self.view.is_primary();
+        let accepted = self.persisted.as_ref().map(|persisted| persisted.assignment.order);
         let Some(keeper) = self.keeper.as_mut() else { return };
-        if !primary && !writable {
-            keeper.tenure.end();
+        if let Some(accepted) = accepted.filter(|_| !primary && !writable) {
+            keeper.tenure.end(accepted);
         }
         let heard = keeper.heard.is_some();
         let running = self.view.process != Process::Stopped;

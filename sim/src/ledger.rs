@@ -6,7 +6,7 @@ use shared::ids::{Epoch, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that must never happen has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// P1: an epoch was promoted with a log that lacks an acknowledged record.
     Lost {
@@ -38,7 +38,7 @@ pub enum Violation {
 }
 
 /// All acknowledgements and promotions so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     acknowledged: BTreeMap<RecordId, Epoch>,
     promotions: Vec<(Epoch, BTreeSet<RecordId>)>,

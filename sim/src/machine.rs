@@ -13,7 +13,7 @@ use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a simulated machine")]
 pub struct Machine {
     /// The node.
@@ -47,7 +47,7 @@ pub struct Machine {
 }
 
 /// A keeper process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Keeper {
     /// Random per process.
     pub name: String,
@@ -68,7 +68,7 @@ pub struct Keeper {
 }
 
 /// What a running Postgres has in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerMemory {
     /// `pg_stat_replication`; a row outlives its peer.
     pub rows: BTreeMap<NodeId, Row>,
@@ -83,7 +83,7 @@ pub struct ServerMemory {
 }
 
 /// A walsender of a member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     /// The ticket of its slot.
     pub slot: Ticket,
@@ -96,7 +96,7 @@ pub struct Row {
 }
 
 /// A walreceiver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receiver {
     /// The node it streams from.
     pub from: NodeId,
@@ -105,7 +105,7 @@ pub struct Receiver {
 }
 
 /// A copy or rewind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
     /// The source.
     pub from: NodeId,
@@ -145,7 +145,7 @@ impl Machine {
             && persisted.promoted.as_ref().map(|p| p.epoch) == Some(persisted.assignment.epoch)
         {
             let ms = persisted.assignment.timers.lease_ms;
-            tenure.grant(Some(Lease::For { ms }), Millis(now));
+            tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
             self.claimed = true;
         }
         self.keeper = Some(Keeper {

@@ -1,7 +1,7 @@
 //! Chance that replays: everything random in a world comes from its seed.
 
 /// A generator (splitmix64).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Random(u64);
 
 impl Random {

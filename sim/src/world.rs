@@ -260,7 +260,7 @@ impl World {
         }
         own.answered = seq;
         if let Some(sent) = sent {
-            own.tenure.grant(answer.lease, Millis(sent));
+            own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
         }
         own.heard = Some(answer);
     }

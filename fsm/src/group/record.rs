@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FINISHED_KEPT: usize = 32;
 
 /// The durable state of a group.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// The formation.
     pub formation: FormationId,
@@ -72,7 +72,7 @@ pub struct Record {
 }
 
 /// Where the machine stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
     /// No primary yet.
@@ -118,7 +118,7 @@ impl Phase {
 }
 
 /// An election under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Election {
     /// Why it was begun: the rule.
     pub cause: String,
@@ -137,14 +137,14 @@ pub struct Election {
 }
 
 /// What the operator accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LossAccepted {
     /// The operator stated that the old primary is fenced.
     pub fenced: bool,
 }
 
 /// A data node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
     pub name: NodeName,
@@ -180,7 +180,7 @@ pub struct Node {
 }
 
 /// What an operator asked for and is not finished.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Operation {
     /// Its number.
     pub id: u64,
@@ -197,7 +197,7 @@ pub struct Operation {
 }
 
 /// What an operator can ask for that takes time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
     /// A planned change of the primary.

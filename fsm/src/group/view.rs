@@ -8,7 +8,7 @@ use shared::report::{Replica, Report};
 use std::collections::BTreeMap;
 
 /// What is seen of all nodes at one instant.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct View {
     /// When this process began to watch, or woke after it was frozen.
     pub watching_since: Millis,
@@ -23,7 +23,7 @@ pub struct View {
 }
 
 /// What is seen of a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Evidence {
     /// Its newest report.
     pub report: Option<Report>,
@@ -42,7 +42,7 @@ pub struct Evidence {
 }
 
 /// The result of a probe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Probe {
     /// Not tried.
     #[default]

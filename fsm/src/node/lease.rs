@@ -2,25 +2,26 @@
 //! proof by streaming that it cannot have been replaced. On this process's own clock throughout.
 
 use crate::Millis;
+use shared::goal::Order;
 use shared::ids::NodeId;
 use shared::report::Lease;
 use shared::spec::Spec;
 use std::collections::BTreeMap;
 
 /// What is known of the right to serve.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tenure {
-    granted: Option<Granted>,
+    granted: Option<(Order, Granted)>,
     replies: BTreeMap<NodeId, Reply>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Granted {
     Until(Millis),
     Unlimited,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Reply {
     /// `reply_time` of the walsender, on the standby's clock: only whether it advances is looked at.
     stamp: i64,
@@ -29,24 +30,27 @@ struct Reply {
 }
 
 impl Tenure {
-    /// An answer granted this lease to the report sent at `sent`; `None` withdraws nothing, the old
-    /// one runs out by itself.
-    pub fn grant(&mut self, lease: Option<Lease>, sent: Millis) {
-        self.granted = match (lease, self.granted) {
-            (Some(Lease::Unlimited), _) => Some(Granted::Unlimited),
-            (Some(Lease::For { ms }), Some(Granted::Until(before))) => {
-                Some(Granted::Until(before.max(sent.plus(ms))))
+    /// An answer granted this lease, together with an assignment of this order, to the report sent at
+    /// `sent`; `None` withdraws nothing, the old one runs out by itself.
+    pub fn grant(&mut self, lease: Option<Lease>, order: Order, sent: Millis) {
+        let Some(lease) = lease else { return };
+        let granted = match (lease, self.granted) {
+            (Lease::Unlimited, _) => Granted::Unlimited,
+            (Lease::For { ms }, Some((_, Granted::Until(before)))) => {
+                Granted::Until(before.max(sent.plus(ms)))
             }
-            (Some(Lease::For { ms }), Some(Granted::Unlimited) | None) => {
-                Some(Granted::Until(sent.plus(ms)))
+            (Lease::For { ms }, Some((_, Granted::Unlimited)) | None) => {
+                Granted::Until(sent.plus(ms))
             }
-            (None, granted) => granted,
         };
+        self.granted = Some((order, granted));
     }
 
-    /// The node has accepted that it is not the primary: nothing that was granted counts any more.
-    pub fn end(&mut self) {
-        self.granted = None;
+    /// The node has accepted an assignment of this order by which it is not the primary: nothing that
+    /// was granted until then counts any more. What came with a later one, which has not been accepted
+    /// yet, does.
+    pub fn end(&mut self, accepted: Order) {
+        self.granted = self.granted.filter(|(order, _)| *order > accepted);
         self.replies.clear();
     }
 
@@ -68,8 +72,8 @@ impl Tenure {
     /// barrier has been passed: while it is being changed there is no proof by streaming.
     pub fn until(&self, in_force: Option<&Spec>, lease_ms: u64) -> Option<Millis> {
         let granted = match self.granted {
-            Some(Granted::Unlimited) => return None,
-            Some(Granted::Until(until)) => until,
+            Some((_, Granted::Unlimited)) => return None,
+            Some((_, Granted::Until(until))) => until,
             None => Millis(0),
         };
         Some(granted.max(self.proof_until(in_force, lease_ms)))
@@ -89,7 +93,7 @@ impl Tenure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::ids::{Epoch, Gen};
+    use shared::ids::{Epoch, Gen, Ticket};
 
     fn spec(required: usize) -> Spec {
         Spec {
@@ -101,12 +105,28 @@ mod tests {
         }
     }
 
+    fn order(ticket: u64) -> Order {
+        Order { ticket: Ticket(ticket), generation: Gen(1) }
+    }
+
+    /// The answer that makes a node the primary brings the lease, which is there before the node has
+    /// accepted that it is one.
+    #[test]
+    fn the_lease_of_a_new_primary_outlives_its_past_as_a_standby() {
+        let mut tenure = Tenure::default();
+        tenure.grant(Some(Lease::For { ms: 2000 }), order(5), Millis(100));
+        tenure.end(order(4));
+        assert_eq!(tenure.until(None, 2000), Some(Millis(2100)));
+        tenure.end(order(5));
+        assert_eq!(tenure.until(None, 2000), Some(Millis(0)));
+    }
+
     #[test]
     fn counts_from_the_sending_of_the_report() {
         let mut tenure = Tenure::default();
-        tenure.grant(Some(Lease::For { ms: 2000 }), Millis(100));
+        tenure.grant(Some(Lease::For { ms: 2000 }), order(1), Millis(100));
         assert_eq!(tenure.until(None, 2000), Some(Millis(2100)));
-        tenure.grant(None, Millis(1000));
+        tenure.grant(None, order(1), Millis(1000));
         assert_eq!(
             tenure.until(None, 2000),
             Some(Millis(2100)),
