@@ -98,14 +98,13 @@ impl World {
 
     /// The host runs again, with a new keeper where there is none.
     pub fn restart(&mut self, id: NodeId) {
-        let name = self.process_name();
         let now = self.now;
         let Some(machine) = self.machines.get_mut(&id) else { return };
         if machine.up && machine.keeper.is_some() {
             return;
         }
         machine.up = true;
-        machine.start_keeper(name, now);
+        machine.start_keeper(now);
         self.say(|| format!("node {id}: the keeper starts"));
     }
 
@@ -169,7 +168,7 @@ impl World {
             machine.stop_postgres(false);
             machine.view = crate::node::empty_view();
             machine.view.data = Data::Empty;
-            machine.log = crate::log::Log::new(0);
+            machine.log = crate::log::Log::new(id);
             machine.slots.clear();
             machine.server = ServerMemory::default();
             if with_state {

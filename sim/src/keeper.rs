@@ -128,7 +128,6 @@ impl World {
     }
 
     fn simple(&mut self, id: NodeId, step: &Step) {
-        let record = self.fresh_record();
         let Some(machine) = self.machines.get_mut(&id) else { return };
         if matches!(step, Step::StartStandby | Step::StartPrimary) && machine.cannot_start {
             return;
@@ -137,7 +136,7 @@ impl World {
         let history = machine.log.history();
         apply(&mut machine.view, persisted, step, &history);
         match step {
-            Step::Initialise => machine.log = crate::log::Log::new(record),
+            Step::Initialise => machine.log = crate::log::Log::new(id),
             Step::Checkpoint => machine.control = machine.log.timeline(),
             Step::StartStandby | Step::StartPrimary | Step::StopFast | Step::StopImmediate => {
                 machine.server = ServerMemory::default();
@@ -189,8 +188,7 @@ impl World {
     }
 
     fn promote(&mut self, id: NodeId, timeline: shared::ids::TimelineId) {
-        let (record, interrupted) =
-            (self.fresh_record(), if self.faulty { self.random.below(16) } else { 2 });
+        let interrupted = if self.faulty { self.random.below(16) } else { 2 };
         let Some(machine) = self.machines.get_mut(&id) else { return };
         machine.log.fork(timeline);
         if interrupted == 0 {
@@ -199,7 +197,7 @@ impl World {
             self.say(|| format!("node {id}: the promotion was interrupted early"));
             return;
         }
-        machine.log.push(record);
+        machine.log.push_own(id);
         let epoch = machine.persisted.as_ref().map(|persisted| persisted.assignment.epoch);
         let log = machine.log.records().to_vec();
         if interrupted == 1 {
@@ -220,12 +218,11 @@ impl World {
     }
 
     fn barrier(&mut self, id: NodeId, spec: &Spec) {
-        let record = self.fresh_record();
         let Some(machine) = self.machines.get_mut(&id) else { return };
         let barrier = match machine.server.barrier {
             Some((generation, barrier)) if generation == spec.generation => barrier,
             Some(_) | None => {
-                machine.log.push(record);
+                machine.log.push_own(id);
                 machine.refresh();
                 machine.log.end()
             }

@@ -67,7 +67,7 @@ impl Ledger {
 
     /// A node left recovery on the timeline of this epoch, with this log.
     pub fn promote(&mut self, epoch: Epoch, log: &[RecordId]) {
-        let log: BTreeSet<_> = log.iter().copied().collect();
+        let log: BTreeSet<_> = log.iter().copied().filter(|record| record.is_commit()).collect();
         let lost = self
             .acknowledged
             .iter()

@@ -2,13 +2,34 @@
 //! `.history` files would tell. A record is a hundred bytes long.
 
 use shared::history::{History, Segment};
-use shared::ids::TimelineId;
+use shared::ids::{NodeId, TimelineId};
 use shared::lsn::Lsn;
 
 const RECORD_BYTES: u64 = 100;
 
-/// A record, unique in its world: equal numbers mean equal contents.
-pub type RecordId = u64;
+/// A record, unique in its world: equal values mean equal contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordId {
+    /// A client's commit.
+    Commit(u64),
+    /// What a server writes for itself: at a start, a promotion, a shutdown, for a barrier. Told apart
+    /// by writer and place, since nobody writes twice at one place of a timeline.
+    Own {
+        /// The writer.
+        node: NodeId,
+        /// The timeline.
+        timeline: TimelineId,
+        /// How many records are before it.
+        index: usize,
+    },
+}
+
+impl RecordId {
+    /// Whether a client waits for it.
+    pub fn is_commit(self) -> bool {
+        matches!(self, Self::Commit(_))
+    }
+}
 
 /// A log on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,9 +45,11 @@ pub fn location(records: usize) -> Lsn {
 }
 
 impl Log {
-    /// The log of a new cluster.
-    pub fn new(first: RecordId) -> Self {
-        Self { forks: vec![(TimelineId(1), 0)], records: vec![first] }
+    /// The log of a cluster that this node creates.
+    pub fn new(node: NodeId) -> Self {
+        let mut log = Self { forks: vec![(TimelineId(1), 0)], records: Vec::new() };
+        log.push_own(node);
+        log
     }
 
     /// Its records, oldest first.
@@ -60,6 +83,12 @@ impl Log {
     /// Writes a record.
     pub fn push(&mut self, record: RecordId) {
         self.records.push(record);
+    }
+
+    /// Writes a record that no client waits for.
+    pub fn push_own(&mut self, node: NodeId) {
+        let (timeline, index) = (self.timeline(), self.records.len());
+        self.push(RecordId::Own { node, timeline, index });
     }
 
     /// Goes on with a new timeline.

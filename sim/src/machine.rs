@@ -11,6 +11,7 @@ use shared::lsn::Lsn;
 use shared::report::{Answer, Lease};
 use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,8 @@ pub struct Machine {
     pub slots: BTreeSet<(NodeId, Ticket)>,
     /// The timeline of the newest checkpoint.
     pub control: TimelineId,
+    /// How many keeper processes there have been.
+    pub processes: u64,
     /// The keeper, while it runs.
     pub keeper: Option<Keeper>,
     /// Postgres, as far as it is lost when it stops.
@@ -44,6 +47,42 @@ pub struct Machine {
     pub replay_stuck: bool,
     /// Postgres does not start: a full disk, a file that is missing.
     pub cannot_start: bool,
+}
+
+/// All hosts. Copies of a world share those that do not differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Machines(BTreeMap<NodeId, Arc<Machine>>);
+
+impl Machines {
+    /// A new host.
+    pub fn insert(&mut self, id: NodeId, machine: Machine) {
+        self.0.insert(id, Arc::new(machine));
+    }
+
+    /// A host.
+    pub fn get(&self, id: &NodeId) -> Option<&Machine> {
+        self.0.get(id).map(AsRef::as_ref)
+    }
+
+    /// A host, to change it.
+    pub fn get_mut(&mut self, id: &NodeId) -> Option<&mut Machine> {
+        self.0.get_mut(id).map(Arc::make_mut)
+    }
+
+    /// All nodes.
+    pub fn keys(&self) -> impl Iterator<Item = &NodeId> {
+        self.0.keys()
+    }
+
+    /// All hosts.
+    pub fn values(&self) -> impl Iterator<Item = &Machine> {
+        self.0.values().map(AsRef::as_ref)
+    }
+
+    /// All hosts with their nodes.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Machine)> {
+        self.0.iter().map(|(id, machine)| (*id, machine.as_ref()))
+    }
 }
 
 /// A keeper process.
@@ -120,12 +159,13 @@ impl Machine {
             id,
             up: true,
             view: empty_view(),
-            log: Log::new(0),
+            log: Log::new(id),
             persisted: None,
             persisted_before: None,
             claimed: false,
             slots: BTreeSet::new(),
             control: TimelineId(1),
+            processes: 0,
             keeper: None,
             server: ServerMemory::default(),
             job: None,
@@ -136,7 +176,8 @@ impl Machine {
 
     /// Starts the keeper. A primary that was running, or that may start by itself, has one lease to
     /// prove itself.
-    pub fn start_keeper(&mut self, name: String, now: u64) {
+    pub fn start_keeper(&mut self, now: u64) {
+        self.processes += 1;
         let mut tenure = Tenure::default();
         if let Some(persisted) = &self.persisted
             && persisted.sealed.is_none()
@@ -149,7 +190,7 @@ impl Machine {
             self.claimed = true;
         }
         self.keeper = Some(Keeper {
-            name,
+            name: format!("keeper-{}-{}", self.id, self.processes),
             seq: 0,
             answered: 0,
             calls: Vec::new(),

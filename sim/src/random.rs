@@ -1,19 +1,26 @@
-//! Chance that replays: everything random in a world comes from its seed.
+//! Chance that replays: everything random in a world comes from its seed. And its absence, for
+//! worlds in which every choice is an action of its own.
 
-/// A generator (splitmix64).
+/// A generator (splitmix64), or none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Random(u64);
+pub struct Random(Option<u64>);
 
 impl Random {
     /// The generator of a seed.
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66_D1CE_4E5B)
+        Self(Some(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66_D1CE_4E5B))
+    }
+
+    /// Nothing is left to chance: what happens once in so many times never does.
+    pub fn none() -> Self {
+        Self(None)
     }
 
     /// The next number.
     pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+        let Some(state) = &mut self.0 else { return 0 };
+        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -26,7 +33,7 @@ impl Random {
 
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
+        self.0.is_some() && self.below(n) == 0
     }
 
     /// One of these.

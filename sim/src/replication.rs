@@ -1,6 +1,6 @@
 //! What Postgres does by itself: getting ready, connecting, streaming, acknowledging.
 
-use crate::log::location;
+use crate::log::{RecordId, location};
 use crate::machine::{Machine, Receiver, Row};
 use crate::node::{become_ready, show_signs};
 use crate::world::World;
@@ -12,11 +12,11 @@ use shared::lsn::Lsn;
 impl World {
     /// A client writes where it can; it waits for its COMMIT.
     pub fn write(&mut self, id: NodeId) {
-        let record = self.fresh_record();
+        let commit = self.fresh_commit();
         let Some(machine) = self.machines.get_mut(&id).filter(|m| m.up && m.is_writable()) else {
             return;
         };
-        machine.log.push(record);
+        machine.log.push(commit);
         machine.refresh();
         self.acknowledge(id);
     }
@@ -125,10 +125,9 @@ impl World {
 
     /// A fast stop of a primary: its standbys get everything, if they can be reached.
     pub fn send_all(&mut self, id: NodeId) {
-        let record = self.fresh_record();
         let Some(machine) = self.machines.get_mut(&id).filter(|m| m.is_writable()) else { return };
         // The shutdown checkpoint.
-        machine.log.push(record);
+        machine.log.push_own(id);
         machine.refresh();
         let log = machine.log.clone();
         for peer in self.ids() {
@@ -155,6 +154,7 @@ impl World {
             .map(|(_, record)| *record)
             .collect();
         machine.server.waiting_from += released.len();
+        let released: Vec<_> = released.into_iter().filter(|record| record.is_commit()).collect();
         let timeline = machine.log.timeline();
         let Some(epoch) = self.monitor.record.lineage.epoch_of(timeline) else {
             if !released.is_empty() {
@@ -165,12 +165,12 @@ impl World {
         self.note_acknowledged(id, epoch, &released);
     }
 
-    fn note_acknowledged(&mut self, id: NodeId, epoch: Epoch, records: &[u64]) {
+    fn note_acknowledged(&mut self, id: NodeId, epoch: Epoch, records: &[RecordId]) {
         for record in records {
             self.ledger.acknowledge(*record, epoch);
         }
         if let (Some(first), Some(last)) = (records.first(), records.last()) {
-            self.say(|| format!("node {id} acknowledges {first}..={last} in epoch {epoch}"));
+            self.say(|| format!("node {id} acknowledges {first:?}..={last:?} in epoch {epoch}"));
         }
     }
 

@@ -199,7 +199,7 @@ fn describe(world: &World) -> String {
         "phase {:?}, primary {:?}, specs {:?}, operation {:?}, lineage {:?}",
         record.phase, record.primary, record.specs, record.operation, record.lineage
     );
-    for (id, machine) in &world.machines {
+    for (id, machine) in world.machines.iter() {
         let persisted = machine.persisted.as_ref();
         let plan = fsm::node::plan(&machine.view, persisted);
         text += &format!(

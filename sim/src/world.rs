@@ -3,7 +3,7 @@
 use crate::at;
 use crate::ledger::{Ledger, Violation};
 use crate::log::RecordId;
-use crate::machine::Machine;
+use crate::machine::{Machine, Machines};
 use crate::monitor::Monitor;
 use crate::node::SYSTEM;
 use crate::random::Random;
@@ -68,7 +68,7 @@ pub struct World {
     /// The monitor.
     pub monitor: Monitor,
     /// The hosts.
-    pub machines: BTreeMap<NodeId, Machine>,
+    pub machines: Machines,
     /// Under way.
     pub messages: Vec<Message>,
     /// Copies of messages that arrive much later than their originals.
@@ -84,8 +84,7 @@ pub struct World {
     /// A disk has been lost already.
     pub disk_lost: bool,
     trace: VecDeque<String>,
-    next_record: RecordId,
-    next_process: u64,
+    next_commit: u64,
 }
 
 impl World {
@@ -96,7 +95,7 @@ impl World {
             now: 1000,
             random: Random::new(seed),
             monitor: Monitor::new(record),
-            machines: BTreeMap::new(),
+            machines: Machines::default(),
             messages: Vec::new(),
             late: Vec::new(),
             cut: BTreeSet::new(),
@@ -105,8 +104,7 @@ impl World {
             faulty: false,
             disk_lost: false,
             trace: VecDeque::new(),
-            next_record: 1,
-            next_process: 1,
+            next_commit: 1,
         };
         world.monitor.start(world.now);
         for number in 1..=nodes {
@@ -124,20 +122,14 @@ impl World {
             self.monitor.commit(*decision, self.now);
         }
         let mut machine = Machine::new(joined.node);
-        machine.start_keeper(self.process_name(), self.now);
+        machine.start_keeper(self.now);
         self.machines.insert(joined.node, machine);
     }
 
-    /// The name of a keeper process that has not been before.
-    pub fn process_name(&mut self) -> String {
-        self.next_process += 1;
-        format!("keeper-{}", self.next_process)
-    }
-
-    /// A record that has not been before.
-    pub fn fresh_record(&mut self) -> RecordId {
-        self.next_record += 1;
-        self.next_record
+    /// A commit that has not been before.
+    pub fn fresh_commit(&mut self) -> RecordId {
+        self.next_commit += 1;
+        RecordId::Commit(self.next_commit)
     }
 
     /// All nodes.
