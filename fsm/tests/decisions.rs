@@ -115,7 +115,7 @@ fn every_assignment_can_be_reached() {
                 continue;
             }
             // What the keeper had accepted before stays, as far as it goes.
-            let known = world.machines.get(id).and_then(|machine| machine.persisted.clone());
+            let known = world.machines.get(*id).and_then(|machine| machine.persisted.clone());
             let fresh = known.iter().all(|known| known.assignment.order <= assignment.order);
             let known = known.filter(|_| fresh);
             let mut persisted =

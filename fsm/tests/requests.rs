@@ -257,7 +257,7 @@ fn drops() {
 fn a_dead_node_is_dropped_by_force_only() {
     let mut world = world();
     let id = standbys(&world)[0];
-    let machine = world.machines.get_mut(&id).unwrap();
+    let machine = world.machines.get_mut(id).unwrap();
     machine.keeper = None;
     machine.stop_postgres(false);
     let evidence = world.monitor.view.nodes.get_mut(&id).unwrap();

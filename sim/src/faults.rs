@@ -40,7 +40,7 @@ impl World {
         }
         for id in self.ids() {
             self.restart(id);
-            if let Some(machine) = self.machines.get_mut(&id) {
+            if let Some(machine) = self.machines.get_mut(id) {
                 machine.cannot_start = false;
             }
         }
@@ -49,14 +49,15 @@ impl World {
     /// Postgres goes down, and does not start again for a while.
     fn fill_disk(&mut self, id: NodeId) {
         self.crash_postgres(id);
-        if let Some(machine) = self.machines.get_mut(&id) {
+        if let Some(machine) = self.machines.get_mut(id) {
             machine.cannot_start = true;
         }
     }
 
-    fn crash_postgres(&mut self, id: NodeId) {
+    /// A fault.
+    pub fn crash_postgres(&mut self, id: NodeId) {
         let now = Millis(self.now);
-        let Some(machine) = self.machines.get_mut(&id).filter(|m| m.view.server.is_some()) else {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.view.server.is_some()) else {
             return;
         };
         machine.stop_postgres(false);
@@ -66,9 +67,10 @@ impl World {
         self.say(|| format!("node {id}: postgres crashes"));
     }
 
-    fn crash_keeper(&mut self, id: NodeId) {
+    /// A fault.
+    pub fn crash_keeper(&mut self, id: NodeId) {
         let forgets = self.mutation == Mutation::ForgetSeal;
-        let Some(machine) = self.machines.get_mut(&id).filter(|m| m.keeper.is_some()) else {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.keeper.is_some()) else {
             return;
         };
         machine.keeper = None;
@@ -87,9 +89,10 @@ impl World {
         }
     }
 
-    fn crash_host(&mut self, id: NodeId) {
+    /// A fault.
+    pub fn crash_host(&mut self, id: NodeId) {
         self.crash_keeper(id);
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         machine.keeper = None;
         machine.stop_postgres(false);
         machine.up = false;
@@ -99,7 +102,7 @@ impl World {
     /// The host runs again, with a new keeper where there is none.
     pub fn restart(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         if machine.up && machine.keeper.is_some() {
             return;
         }
@@ -141,7 +144,7 @@ impl World {
     }
 
     fn hold_up_replay(&mut self, id: NodeId) {
-        if let Some(machine) = self.machines.get_mut(&id)
+        if let Some(machine) = self.machines.get_mut(id)
             && machine.view.server.as_ref().is_some_and(|server| server.in_recovery)
         {
             machine.replay_stuck = true;
@@ -162,8 +165,14 @@ impl World {
         }
         self.disk_lost = true;
         let with_state = self.random.one_in(2);
+        self.wipe(id, with_state);
+        self.restart(id);
+    }
+
+    /// A disk is lost, with the keeper's state or without.
+    pub fn wipe(&mut self, id: NodeId, with_state: bool) {
         self.crash_keeper(id);
-        if let Some(machine) = self.machines.get_mut(&id) {
+        if let Some(machine) = self.machines.get_mut(id) {
             machine.keeper = None;
             machine.stop_postgres(false);
             machine.view = crate::node::empty_view();
@@ -173,10 +182,10 @@ impl World {
             machine.server = ServerMemory::default();
             if with_state {
                 machine.persisted = None;
+                machine.claimed = false;
             }
         }
         self.say(|| format!("node {id}: the disk is lost, the keeper's state too: {with_state}"));
-        self.restart(id);
     }
 
     fn name_of(&self, id: NodeId) -> Option<NodeName> {

@@ -17,19 +17,17 @@ use shared::state::NodeState;
 const CALLS: usize = 2;
 
 impl World {
-    /// One turn of a node's keeper.
-    pub fn keeper_turn(&mut self, id: NodeId) {
+    /// One turn of a node's keeper; says what it found to do.
+    pub fn keeper_turn(&mut self, id: NodeId) -> Option<Next> {
         let now = self.now;
-        let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.up) else { return };
-        if machine.keeper.is_none() {
-            return;
-        }
+        let machine = self.machines.get_mut(id).filter(|machine| machine.up)?;
+        machine.keeper.as_ref()?;
         if let Some(line) = machine.take_assignment(self.mutation) {
             self.say(|| line);
         }
         let copying = self.look_after_job(id);
         self.note_replies(id);
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let machine = self.machines.get_mut(id)?;
         machine.look(now);
         let plan = if copying {
             Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
@@ -37,15 +35,16 @@ impl World {
             plan(&machine.view, machine.persisted.as_ref())
         };
         self.send_report(id, &plan);
-        match plan.next {
-            Next::Do(step) => self.carry_out(id, &step),
+        match &plan.next {
+            Next::Do(step) => self.carry_out(id, step),
             Next::Reached => self.drop_old_slots(id),
             Next::Wait(_) => {}
         }
+        Some(plan.next)
     }
 
     fn look_after_job(&mut self, id: NodeId) -> bool {
-        let Some(machine) = self.machines.get_mut(&id) else { return false };
+        let Some(machine) = self.machines.get_mut(id) else { return false };
         let wanted = machine.persisted.as_ref().and_then(|persisted| {
             let assignment = &persisted.assignment;
             Some((assignment.goal.upstream()?, assignment.epoch))
@@ -61,7 +60,7 @@ impl World {
         let source =
             self.confirm_upstream(id, job.from).map(|m| (m.log.clone(), m.view.file.clone()));
         let broken = self.faulty && self.random.one_in(6);
-        let Some(machine) = self.machines.get_mut(&id) else { return false };
+        let Some(machine) = self.machines.get_mut(id) else { return false };
         machine.job = None;
         let (Some((log, file)), false) = (source, broken) else { return false };
         if let Some(persisted) = machine.persisted.as_mut() {
@@ -72,7 +71,7 @@ impl World {
             machine.log = log;
             machine.slots.clear();
             machine.refresh();
-            if let Some(source) = self.machines.get_mut(&job.from) {
+            if let Some(source) = self.machines.get_mut(job.from) {
                 source.slots.extend(slot);
             }
         }
@@ -81,9 +80,9 @@ impl World {
 
     /// The upstream itself confirms that it is the running primary of the assigned epoch (rule 10).
     fn confirm_upstream(&self, id: NodeId, from: NodeId) -> Option<&Machine> {
-        let assignment = &self.machines.get(&id)?.persisted.as_ref()?.assignment;
+        let assignment = &self.machines.get(id)?.persisted.as_ref()?.assignment;
         let timeline = assignment.lineage.entry(assignment.epoch)?.timeline;
-        let upstream = self.machines.get(&from).filter(|_| self.reaches(id, from))?;
+        let upstream = self.machines.get(from).filter(|_| self.reaches(id, from))?;
         (upstream.is_writable() && upstream.log.timeline() == timeline).then_some(upstream)
     }
 
@@ -92,7 +91,7 @@ impl World {
         match step {
             Step::Admit { upstream, admission } => self.admit(id, *upstream, *admission),
             Step::Rewind { from } if self.mutation == Mutation::NoPrefixCheck => {
-                let own = self.machines.get(&id).and_then(|m| m.persisted.as_ref());
+                let own = self.machines.get(id).and_then(|m| m.persisted.as_ref());
                 if let Some(admission) = own.and_then(|p| Some(p.assignment.member(id)?.admission))
                 {
                     self.admit(id, *from, admission);
@@ -109,7 +108,7 @@ impl World {
                 self.simple(id, step);
                 if self.faulty
                     && self.random.one_in(4)
-                    && let Some(machine) = self.machines.get_mut(&id)
+                    && let Some(machine) = self.machines.get_mut(id)
                 {
                     // The file is written, and its signs have not been seen.
                     machine.view.sync = Sync::Unknown;
@@ -128,7 +127,7 @@ impl World {
     }
 
     fn simple(&mut self, id: NodeId, step: &Step) {
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         if matches!(step, Step::StartStandby | Step::StartPrimary) && machine.cannot_start {
             return;
         }
@@ -164,7 +163,7 @@ impl World {
         if self.confirm_upstream(id, upstream).is_none() {
             return;
         }
-        if let Some(upstream) = self.machines.get_mut(&upstream) {
+        if let Some(upstream) = self.machines.get_mut(upstream) {
             upstream.slots.insert((id, admission));
         }
         self.simple(id, &Step::Admit { upstream, admission });
@@ -176,7 +175,7 @@ impl World {
         if self.confirm_upstream(id, from).is_none_or(|m| rewind && !checkpointed(m)) {
             return;
         }
-        if let Some(machine) = self.machines.get_mut(&id)
+        if let Some(machine) = self.machines.get_mut(id)
             && let Some(persisted) = machine.persisted.as_mut()
         {
             let epoch = persisted.assignment.epoch;
@@ -189,7 +188,7 @@ impl World {
 
     fn promote(&mut self, id: NodeId, timeline: shared::ids::TimelineId) {
         let interrupted = if self.faulty { self.random.below(16) } else { 2 };
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         machine.log.fork(timeline);
         if interrupted == 0 {
             // The history file is there, and nothing on the new timeline yet.
@@ -206,7 +205,7 @@ impl World {
             return;
         }
         self.simple(id, &Step::Promote { timeline });
-        if let Some(machine) = self.machines.get_mut(&id) {
+        if let Some(machine) = self.machines.get_mut(id) {
             machine.server.receiver = None;
             machine.server.waiting_from = machine.log.records().len();
             // What the history file says, not what the abstract step made of it.
@@ -218,7 +217,7 @@ impl World {
     }
 
     fn barrier(&mut self, id: NodeId, spec: &Spec) {
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         let barrier = match machine.server.barrier {
             Some((generation, barrier)) if generation == spec.generation => barrier,
             Some(_) | None => {
@@ -236,7 +235,7 @@ impl World {
     }
 
     fn drop_old_slots(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         let Some(persisted) = &machine.persisted else { return };
         let assignment = &persisted.assignment;
         let is_primary = assignment.goal.spec().is_some();
@@ -248,7 +247,7 @@ impl World {
 
     fn send_report(&mut self, id: NodeId, plan: &Plan) {
         let now = self.now;
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         let Some(mut report) = machine.describe(plan, now) else { return };
         let Some(keeper) = machine.keeper.as_mut() else { return };
         let limit = self.monitor.record.settings.timers().report_interval_ms * 2;
@@ -291,7 +290,7 @@ impl Machine {
         }
         let (order, goal) = (next.assignment.order, next.assignment.goal.clone());
         let line = format!("node {}: told {order:?} {goal:?}", self.id);
-        self.persisted_before = before;
+        self.persisted_before = before.filter(|_| mutation == Mutation::ForgetSeal);
         self.persisted = Some(next);
         Some(line)
     }

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod monitor;
 pub mod node;
 pub mod random;
+pub mod search;
 pub mod walk;
 pub mod world;
 

@@ -111,6 +111,11 @@ impl Log {
         true
     }
 
+    /// Whether its last record is a client's.
+    pub fn ends_with_commit(&self) -> bool {
+        self.records.last().is_some_and(|record| record.is_commit())
+    }
+
     /// Whether a record is in it.
     pub fn holds(&self, record: RecordId) -> bool {
         self.records.contains(&record)

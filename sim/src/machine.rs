@@ -60,13 +60,13 @@ impl Machines {
     }
 
     /// A host.
-    pub fn get(&self, id: &NodeId) -> Option<&Machine> {
-        self.0.get(id).map(AsRef::as_ref)
+    pub fn get(&self, id: NodeId) -> Option<&Machine> {
+        self.0.get(&id).map(AsRef::as_ref)
     }
 
     /// A host, to change it.
-    pub fn get_mut(&mut self, id: &NodeId) -> Option<&mut Machine> {
-        self.0.get_mut(id).map(Arc::make_mut)
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Machine> {
+        self.0.get_mut(&id).map(Arc::make_mut)
     }
 
     /// All nodes.

@@ -171,7 +171,8 @@ pub fn finish_copy(
     });
 }
 
-fn promote(view: &mut LocalView, timeline: TimelineId) {
+/// A standby leaves recovery on this timeline.
+pub fn promote(view: &mut LocalView, timeline: TimelineId) {
     let Some(server) = &mut view.server else { return };
     let end = server.end.unwrap_or_default();
     let before = shared::history::Segment { timeline: server.history.timeline, end };

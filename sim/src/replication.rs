@@ -13,7 +13,7 @@ impl World {
     /// A client writes where it can; it waits for its COMMIT.
     pub fn write(&mut self, id: NodeId) {
         let commit = self.fresh_commit();
-        let Some(machine) = self.machines.get_mut(&id).filter(|m| m.up && m.is_writable()) else {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.up && m.is_writable()) else {
             return;
         };
         machine.log.push(commit);
@@ -23,7 +23,7 @@ impl World {
 
     /// One thing that a node's Postgres does by itself.
     pub fn postgres_turn(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(&id).filter(|machine| machine.up) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|machine| machine.up) else { return };
         if machine.view.server.is_none() {
             become_ready(&mut machine.view);
             machine.refresh();
@@ -41,7 +41,7 @@ impl World {
     }
 
     fn standby_turn(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         let wanted = receiver_of(machine);
         if !machine.replay_stuck && machine.server.receiver != wanted {
             // The startup process ends a walreceiver whose settings have changed.
@@ -52,12 +52,12 @@ impl World {
             (Some(receiver), _) => self.stream(id, &receiver),
             (None, Some(wanted)) => self.connect(id, wanted),
             (None, None) => {
-                if let Some(machine) = self.machines.get_mut(&id).filter(|m| !m.replay_stuck) {
+                if let Some(machine) = self.machines.get_mut(id).filter(|m| !m.replay_stuck) {
                     show_signs(&mut machine.view);
                 }
             }
         }
-        if let Some(machine) = self.machines.get_mut(&id) {
+        if let Some(machine) = self.machines.get_mut(id) {
             machine.refresh();
         }
     }
@@ -68,9 +68,8 @@ impl World {
         let from = wanted.from;
         let now = self.now;
         let reached = self.reaches(id, from);
-        let Some(own) = self.machines.get(&id).map(|machine| machine.log.end()) else { return };
-        let Some(upstream) = self.machines.get_mut(&from).filter(|m| reached && m.is_ready())
-        else {
+        let Some(own) = self.machines.get(id).map(|machine| machine.log.end()) else { return };
+        let Some(upstream) = self.machines.get_mut(from).filter(|m| reached && m.is_ready()) else {
             return;
         };
         if let Some(slot) = &wanted.slot {
@@ -80,7 +79,7 @@ impl World {
             let row = Row { slot: *slot, flushed: own, moved: now, replied: now };
             upstream.server.rows.insert(id, row);
         }
-        if let Some(machine) = self.machines.get_mut(&id) {
+        if let Some(machine) = self.machines.get_mut(id) {
             machine.server.receiver = Some(wanted);
         }
     }
@@ -88,30 +87,29 @@ impl World {
     fn stream(&mut self, id: NodeId, receiver: &Receiver) {
         let from = receiver.from;
         let now = self.now;
-        let source = self.machines.get(&from).filter(|m| m.is_ready() && self.reaches(id, from));
+        let source = self.machines.get(from).filter(|m| m.is_ready() && self.reaches(id, from));
         // A restarted upstream has no walsender for this receiver any more.
         let source = source.filter(|source| {
             let row = source.server.rows.get(&id);
             receiver.slot.is_none() || row.map(|row| &row.slot) == receiver.slot.as_ref()
         });
         let Some(log) = source.map(|source| source.log.clone()) else {
-            if let Some(machine) = self.machines.get_mut(&id) {
+            if let Some(machine) = self.machines.get_mut(id) {
                 machine.server.receiver = None;
             }
             return;
         };
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         if !machine.log.can_follow(&log) {
             machine.server.receiver = None;
             return;
         }
         for _ in 0..=self.random.below(3) {
-            if !machine.log.take_from(&log) {
-                break;
-            }
+            // What no client waits for comes with the next that one does.
+            while machine.log.take_from(&log) && !machine.log.ends_with_commit() {}
         }
         let flushed = machine.log.end();
-        if let Some(upstream) = self.machines.get_mut(&from) {
+        if let Some(upstream) = self.machines.get_mut(from) {
             let end = upstream.log.end();
             if let Some(row) = upstream.server.rows.get_mut(&id) {
                 if flushed > row.flushed || flushed >= end {
@@ -125,14 +123,14 @@ impl World {
 
     /// A fast stop of a primary: its standbys get everything, if they can be reached.
     pub fn send_all(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(&id).filter(|m| m.is_writable()) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_writable()) else { return };
         // The shutdown checkpoint.
         machine.log.push_own(id);
         machine.refresh();
         let log = machine.log.clone();
         for peer in self.ids() {
             let reached = self.reaches(id, peer);
-            let Some(standby) = self.machines.get_mut(&peer).filter(|_| reached) else { continue };
+            let Some(standby) = self.machines.get_mut(peer).filter(|_| reached) else { continue };
             let follows = standby.server.receiver.as_ref().is_some_and(|r| r.from == id);
             if follows && standby.log.can_follow(&log) {
                 while standby.log.take_from(&log) {}
@@ -143,7 +141,7 @@ impl World {
 
     /// Releases the clients whose commits are where the live spec wants them.
     pub fn acknowledge(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(&id).filter(|m| m.is_writable()) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_writable()) else { return };
         let Some(bound) = released(machine) else { return };
         let records = machine.log.records();
         let released: Vec<_> = records
@@ -177,7 +175,7 @@ impl World {
     /// Replies that have come in since a primary's keeper last looked.
     pub fn note_replies(&mut self, id: NodeId) {
         let now = Millis(self.now);
-        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(machine) = self.machines.get_mut(id) else { return };
         let Some(keeper) = machine.keeper.as_mut() else { return };
         for (node, row) in &machine.server.rows {
             let stamp = i64::try_from(row.replied).unwrap_or(i64::MAX);

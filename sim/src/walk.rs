@@ -3,6 +3,7 @@
 
 use crate::ledger::Violation;
 use crate::log::RecordId;
+use crate::random::Random;
 use crate::world::{Mutation, World};
 use fsm::group::Phase;
 use fsm::group::election::covers;
@@ -67,7 +68,7 @@ impl Walk {
 
     /// The world of a seed, before anything has happened.
     pub fn world(&self, seed: u64) -> World {
-        World::new(seed, self.nodes, self.settings.clone(), self.mutation)
+        World::new(Random::new(seed), self.nodes, self.settings.clone(), self.mutation)
     }
 
     /// Walks.
@@ -100,7 +101,7 @@ pub fn act(world: &mut World, calm: u64) {
     let ids = world.ids();
     let Some(id) = world.random.pick(&ids) else { return };
     match world.random.below(11) {
-        0..=2 => world.keeper_turn(id),
+        0..=2 => drop(world.keeper_turn(id)),
         3..=5 => world.postgres_turn(id),
         6..=8 => world.deliver(),
         9 => world.monitor_turn(),
@@ -123,7 +124,7 @@ pub fn act(world: &mut World, calm: u64) {
 pub fn round(world: &mut World) {
     world.end_maintenance();
     for id in world.ids() {
-        world.keeper_turn(id);
+        drop(world.keeper_turn(id));
         world.postgres_turn(id);
     }
     while !world.messages.is_empty() {
@@ -155,7 +156,7 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
 }
 
 /// Whether the nodes that have their data could prove that they have every acknowledged commit.
-fn is_provable(world: &World) -> bool {
+pub fn is_provable(world: &World) -> bool {
     let record = &world.monitor.record;
     let witnesses = world
         .machines
@@ -171,17 +172,17 @@ fn is_provable(world: &World) -> bool {
 
 fn write(world: &mut World, primary: NodeId) -> Option<RecordId> {
     world.write(primary);
-    world.machines.get(&primary)?.log.records().last().copied()
+    world.machines.get(primary)?.log.records().last().copied()
 }
 
 /// The primary that all others follow, if that is how it is.
-fn settled(world: &World) -> Option<NodeId> {
+pub fn settled(world: &World) -> Option<NodeId> {
     let record = &world.monitor.record;
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
     let serves =
-        |id: NodeId| world.machines.get(&id).is_some_and(super::machine::Machine::is_writable);
+        |id: NodeId| world.machines.get(id).is_some_and(super::machine::Machine::is_writable);
     let follows = |id: NodeId| {
-        world.machines.get(&id).is_some_and(|machine| {
+        world.machines.get(id).is_some_and(|machine| {
             machine.view.server.as_ref().is_some_and(|server| server.streaming)
                 && machine.server.receiver.as_ref().is_some_and(|r| r.from == primary)
         })
@@ -193,7 +194,8 @@ fn settled(world: &World) -> Option<NodeId> {
     (all && record.is_sync_settled() && record.operation.is_none()).then_some(primary)
 }
 
-fn describe(world: &World) -> String {
+/// The world, for a person who has to find out why.
+pub fn describe(world: &World) -> String {
     let record = &world.monitor.record;
     let mut text = format!(
         "phase {:?}, primary {:?}, specs {:?}, operation {:?}, lineage {:?}",

@@ -40,6 +40,46 @@ pub enum Mutation {
     Unordered,
 }
 
+impl Mutation {
+    /// All of them, and none.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::IgnoreCovers,
+        Self::DropInherited,
+        Self::ForgetSeal,
+        Self::NoPrefixCheck,
+        Self::Unordered,
+    ];
+}
+
+/// A name that is none of a mutation's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not one of {names}", names = Mutation::ALL.map(|m| m.to_string()).join(", "))]
+pub struct InvalidMutation(String);
+
+/// As in the source, with small letters and hyphens: `ignore-covers`.
+impl std::fmt::Display for Mutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = format!("{self:?}");
+        for (index, letter) in words.char_indices() {
+            if letter.is_uppercase() && index > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for Mutation {
+    type Err = InvalidMutation;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMutation> {
+        let named = Self::ALL.into_iter().find(|mutation| mutation.to_string() == text);
+        named.ok_or_else(|| InvalidMutation(text.to_owned()))
+    }
+}
+
 /// Something under way between two hosts.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -89,11 +129,11 @@ pub struct World {
 
 impl World {
     /// So many nodes that have joined, and a monitor that has started.
-    pub fn new(seed: u64, nodes: u64, settings: Settings, mutation: Mutation) -> Self {
+    pub fn new(random: Random, nodes: u64, settings: Settings, mutation: Mutation) -> Self {
         let record = Record::new(formation(), GroupId(0), settings);
         let mut world = Self {
             now: 1000,
-            random: Random::new(seed),
+            random,
             monitor: Monitor::new(record),
             machines: Machines::default(),
             messages: Vec::new(),
@@ -139,7 +179,7 @@ impl World {
 
     /// Whether two places can reach each other.
     pub fn reaches(&self, a: NodeId, b: NodeId) -> bool {
-        let up = |id: NodeId| self.machines.get(&id).is_none_or(|machine| machine.up);
+        let up = |id: NodeId| self.machines.get(id).is_none_or(|machine| machine.up);
         up(a) && up(b) && !self.cut.contains(&(a.min(b), a.max(b)))
     }
 
@@ -180,7 +220,7 @@ impl World {
         self.now += ms;
         for id in self.ids() {
             let now = self.now;
-            let Some(machine) = self.machines.get_mut(&id) else { continue };
+            let Some(machine) = self.machines.get_mut(id) else { continue };
             if machine.up && machine.is_fenced(now) {
                 machine.stop_postgres(false);
                 self.say(|| format!("node {id} fences itself"));
@@ -243,7 +283,7 @@ impl World {
             return;
         }
         let unordered = self.mutation == Mutation::Unordered;
-        let own = self.machines.get_mut(&to).and_then(|machine| machine.keeper.as_mut());
+        let own = self.machines.get_mut(to).and_then(|machine| machine.keeper.as_mut());
         let Some(own) = own.filter(|own| own.name == keeper || unordered) else { return };
         let sent = own.calls.iter().find(|call| call.0 == seq).map(|call| call.1);
         own.calls.retain(|call| call.0 != seq);
@@ -296,7 +336,7 @@ impl World {
                 .ids()
                 .into_iter()
                 .filter(|peer| *peer != id && self.reaches(MONITOR, *peer))
-                .filter(|peer| self.machines.get(peer).is_some_and(|m| m.keeper.is_some()))
+                .filter(|peer| self.machines.get(*peer).is_some_and(|m| m.keeper.is_some()))
                 .map(|peer| (peer, self.probe(peer, id, Machine::is_ready)))
                 .collect();
             let evidence = self.monitor.view.nodes.entry(id).or_default();
@@ -309,7 +349,7 @@ impl World {
 
     fn probe(&self, from: NodeId, to: NodeId, there: impl Fn(&Machine) -> bool) -> Probe {
         let at = Millis(self.now);
-        match self.machines.get(&to) {
+        match self.machines.get(to) {
             Some(machine) if self.reaches(from, to) && there(machine) => Probe::Answered(at),
             Some(_) if self.reaches(from, to) => Probe::Refused(at),
             Some(_) | None => Probe::Silent(at),

@@ -1,0 +1,28 @@
+//! `sim`: searches and walks by hand; docs/proof.md says which and why.
+
+mod cli {
+    pub(crate) mod search;
+}
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Runs pgtandem's decision code in made-up worlds.
+#[derive(Debug, Parser)]
+#[command(name = "sim", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Search every state that can be reached within bounds.
+    Search(cli::search::Options),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Search(options) => options.run(),
+    }
+}
