@@ -79,7 +79,7 @@ impl World {
             machine.persisted = Some(before);
         }
         if self.reaches(MONITOR, id)
-            && let Some(evidence) = self.monitor.view.nodes.get_mut(&id)
+            && let Some(evidence) = self.monitor.view_mut().nodes.get_mut(&id)
         {
             evidence.closed = true;
         }

@@ -10,6 +10,7 @@ use fsm::group::record::Phase;
 use fsm::group::{Decision, Record, View, goals, rules};
 use shared::ids::NodeId;
 use shared::report::{Answer, Lease, Report};
+use std::sync::Arc;
 
 /// More decisions in a row without anything new seen means that two rules undo each other.
 const ROUNDS: usize = 32;
@@ -18,9 +19,9 @@ const ROUNDS: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Monitor {
     /// Durable.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Volatile.
-    pub view: View,
+    pub view: Arc<View>,
     /// The process runs.
     pub up: bool,
     /// All decisions with the record each was made on, where they are wanted.
@@ -32,16 +33,27 @@ pub struct Monitor {
 impl Monitor {
     /// A monitor that has not been started.
     pub fn new(record: Record) -> Self {
-        Self { record, view: View::default(), up: false, decisions: None, violation: None }
+        Self {
+            record: Arc::new(record),
+            view: Arc::default(),
+            up: false,
+            decisions: None,
+            violation: None,
+        }
     }
 
     /// Starts the process: nothing is said before its ticket is durable.
     pub fn start(&mut self, now: u64) {
         let lease = self.record.settings.timers().lease_ms;
-        self.view = View::starting(Millis(now), lease);
+        self.view = Arc::new(View::starting(Millis(now), lease));
         self.up = true;
         let decision = self.record.monitor_started(at(now));
         self.commit(decision, now);
+    }
+
+    /// What is seen, to change it.
+    pub fn view_mut(&mut self) -> &mut View {
+        Arc::make_mut(&mut self.view)
     }
 
     /// Takes in a report; `None` where it is refused, as one of a second keeper process.
@@ -54,7 +66,7 @@ impl Monitor {
         if !self.record.nodes.contains_key(&id) || duplicate {
             return false;
         }
-        self.view.take_report(id, report, Millis(now));
+        self.view_mut().take_report(id, report, Millis(now));
         true
     }
 
@@ -66,7 +78,7 @@ impl Monitor {
         if let Some(primary) = self.record.primary {
             let members: Vec<_> =
                 self.record.nodes.keys().copied().filter(|id| *id != primary).collect();
-            self.view.track_replicas(primary, &members, Millis(now));
+            self.view_mut().track_replicas(primary, &members, Millis(now));
         }
         for _ in 0..ROUNDS {
             let Some(decision) = self.step(now, random.draw(), mutation) else { return };
@@ -74,7 +86,7 @@ impl Monitor {
             self.commit(decision, now);
             if decided && mutation == Mutation::DropInherited {
                 let older = self.record.specs.len().saturating_sub(1);
-                self.record.specs.drain(..older);
+                Arc::make_mut(&mut self.record).specs.drain(..older);
             }
         }
         self.accuse(format!("not settled after {ROUNDS} decisions in a row"));
@@ -86,7 +98,7 @@ impl Monitor {
             (Mutation::IgnoreCovers, Phase::Serving | Phase::Electing(_))
         );
         if blind {
-            let record = Record { specs: Vec::new(), ..self.record.clone() };
+            let record = Record { specs: Vec::new(), ..Record::clone(&self.record) };
             let decision = rules::step(&record, &self.view, at(now), tie_break);
             let of_election = |decision: &Decision| decision.record.phase != self.record.phase;
             if let Some(mut decision) = decision.filter(of_election) {
@@ -104,14 +116,16 @@ impl Monitor {
         if let Err(why) = check(&self.record, &decision) {
             self.accuse(why);
         }
-        let next = decision.record.clone();
+        let next = Arc::new(decision.record.clone());
         if let Some(decisions) = &mut self.decisions {
-            decisions.push((self.record.clone(), decision));
+            decisions.push((Record::clone(&self.record), decision));
         }
         if next.phase != self.record.phase || next.epoch != self.record.epoch {
-            self.view.phase_since = Millis(now);
+            self.view_mut().phase_since = Millis(now);
         }
-        self.view.nodes.retain(|id, _| next.nodes.contains_key(id));
+        if self.view.nodes.keys().any(|id| !next.nodes.contains_key(id)) {
+            self.view_mut().nodes.retain(|id, _| next.nodes.contains_key(id));
+        }
         self.record = next;
         for id in self.record.nodes.keys() {
             if goals::assignment(&self.record, &self.view, *id).is_none() {
@@ -130,10 +144,14 @@ impl Monitor {
         let lease = goals::lease(&self.record, id);
         match lease {
             Some(Lease::For { ms }) => {
-                self.view.leases_end = self.view.leases_end.max(Millis(now + ms + ms / 10));
-                self.view.unlimited_lease = false;
+                let end = self.view.leases_end.max(Millis(now + ms + ms / 10));
+                if end != self.view.leases_end || self.view.unlimited_lease {
+                    let view = self.view_mut();
+                    view.leases_end = end;
+                    view.unlimited_lease = false;
+                }
             }
-            Some(Lease::Unlimited) => self.view.unlimited_lease = true,
+            Some(Lease::Unlimited) => self.view_mut().unlimited_lease = true,
             None => {}
         }
         Some(Answer {

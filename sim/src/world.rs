@@ -339,7 +339,7 @@ impl World {
                 .filter(|peer| self.machines.get(*peer).is_some_and(|m| m.keeper.is_some()))
                 .map(|peer| (peer, self.probe(peer, id, Machine::is_ready)))
                 .collect();
-            let evidence = self.monitor.view.nodes.entry(id).or_default();
+            let evidence = self.monitor.view_mut().nodes.entry(id).or_default();
             evidence.keeper = keeper;
             evidence.postgres = postgres;
             evidence.peers = peers;

@@ -5,15 +5,14 @@ use shared::ids::NodeId;
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A keeper hears the newest answer, if it is to, and acts until somebody else could see it.
+    /// A keeper hears what the monitor has decided, if it is to, acts until somebody else could see it,
+    /// and reports, upon which the monitor decides. Where it does not hear, the answer is under way.
     Turn {
         /// Whose.
         node: NodeId,
         /// Whether it hears.
         hears: bool,
     },
-    /// A keeper's newest report reaches the monitor, which decides and answers.
-    Report(NodeId),
     /// The monitor probes whom it suspects, and decides.
     Look,
     /// A standby's Postgres connects, takes the log up to the next commit, or gives up a connection.

@@ -21,7 +21,7 @@ pub struct Budget {
     pub lost_disks: u8,
     /// A keeper's state is lost, the data is not.
     pub lost_states: u8,
-    /// An answer of the monitor arrives once more, later.
+    /// An answer of the monitor arrives once more, or later.
     pub late: u8,
     /// An operator asks for a switchover, to whomever or to a named node.
     pub switchovers: u8,

@@ -103,12 +103,10 @@ fn takes_writes(state: &State) -> bool {
 fn round(state: &mut State) {
     state.world.end_maintenance();
     for node in state.world.ids() {
-        state.hear_everything(node);
-        for _ in 0..4 {
+        for _ in 0..3 {
+            state.act(Action::Turn { node, hears: true });
             state.act(Action::Stream(node));
         }
-        state.act(Action::Turn { node, hears: false });
-        state.act(Action::Report(node));
     }
     state.act(Action::Look);
 }

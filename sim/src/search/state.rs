@@ -8,6 +8,8 @@ use crate::node::promote;
 use crate::random::Random;
 use crate::world::{MONITOR, Message, World};
 use fsm::Millis;
+use fsm::group::goals;
+use fsm::group::view::Probe;
 use fsm::node::plan::Next;
 use fsm::node::{Process, Step};
 use shared::api;
@@ -15,29 +17,26 @@ use shared::ids::{NodeId, NodeName, Revision, TimelineId};
 use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 /// In one tick every timer runs out.
 const TICK: u64 = 1_000_000;
 /// More local steps in a row than any plan has.
 const LOCAL_STEPS: usize = 24;
 
-/// What is under way between a keeper and the monitor.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Wire {
-    /// The keeper's newest report, and when it was sent. It is sent again and again.
-    report: Option<(Report, u64)>,
-    /// The monitor's newest answer that was not heard yet, to a report sent then.
-    answer: Option<(Answer, u64)>,
-    /// A copy of an answer, to a keeper process.
-    late: Option<(String, Answer, u64)>,
-}
+/// An answer that was copied on its way, to one keeper process, and counts from that moment on: the
+/// original may not be heard, so it may also just be late. Reports are not: they come over a
+/// connection, one after the other, and end with it.
+type Late = (String, Arc<Answer>, u64);
 
 /// A state.
 #[derive(Clone, Debug)]
 pub struct State {
     /// The world.
     pub world: World,
-    wires: BTreeMap<NodeId, Wire>,
+    /// The newest report of each keeper.
+    said: BTreeMap<NodeId, Arc<Report>>,
+    late: BTreeMap<NodeId, Late>,
     left: Budget,
     guarded: bool,
 }
@@ -47,7 +46,8 @@ impl PartialEq for State {
         let facts = |s: &Self| (s.world.now, s.world.monitor.up, s.left, s.world.violation());
         facts(self) == facts(other)
             && self.world.machines == other.world.machines
-            && self.wires == other.wires
+            && self.said == other.said
+            && self.late == other.late
             && self.world.monitor.record == other.world.monitor.record
             && self.world.monitor.view == other.world.monitor.view
             && self.world.cut == other.world.cut
@@ -59,7 +59,8 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (self.world.now, self.world.monitor.up, self.left).hash(hasher);
         self.world.machines.hash(hasher);
-        self.wires.hash(hasher);
+        self.said.hash(hasher);
+        self.late.hash(hasher);
         self.world.monitor.record.hash(hasher);
         self.world.monitor.view.hash(hasher);
         self.world.cut.hash(hasher);
@@ -74,7 +75,8 @@ impl State {
         let world = World::new(Random::none(), search.nodes, settings, search.mutation);
         let mut state = Self {
             world,
-            wires: BTreeMap::new(),
+            said: BTreeMap::new(),
+            late: BTreeMap::new(),
             left: Budget::default(),
             guarded: search.guarded,
         };
@@ -131,7 +133,6 @@ impl State {
 
     fn by_itself(&self, machine: &Machine, actions: &mut Vec<Action>) {
         let node = machine.id;
-        let wire = self.wires.get(&node);
         if !machine.up || machine.keeper.is_none() {
             actions.push(Action::Start(node));
         }
@@ -143,13 +144,12 @@ impl State {
         }
         if machine.keeper.is_some() {
             actions.push(Action::Turn { node, hears: false });
-            if wire.is_some_and(|wire| wire.answer.is_some()) {
+            if self.answer(node).is_some() {
                 actions.push(Action::Turn { node, hears: true });
             }
-            if wire.is_some_and(|wire| wire.late.is_some()) {
+            if self.late.contains_key(&node) {
                 actions.push(Action::Late(node));
             }
-            actions.push(Action::Report(node));
         }
         match &machine.view.server {
             Some(server) if server.in_recovery => actions.push(Action::Stream(node)),
@@ -169,8 +169,7 @@ impl State {
         faults.push(Fault::Host(node));
         if machine.keeper.is_some() {
             faults.extend([Fault::Keeper(node), Fault::State(node)]);
-            let wire = self.wires.get(&node);
-            if wire.is_some_and(|wire| wire.answer.is_some() && wire.late.is_none()) {
+            if !self.late.contains_key(&node) && self.answer(node).is_some() {
                 faults.push(Fault::Copy(node));
             }
         }
@@ -198,12 +197,11 @@ impl State {
     pub fn act(&mut self, action: Action) {
         match action {
             Action::Turn { node, hears } => self.turn(node, hears),
-            Action::Report(node) => self.report(node),
             Action::Look => self.world.monitor_turn(),
             Action::Stream(node) => self.world.postgres_turn(node),
             Action::Start(node) => self.world.restart(node),
             Action::Mend(a, b) => self.world.set_cut(a, b, false),
-            Action::Late(node) => self.hear_late(node),
+            Action::Late(node) => self.deliver_late(node),
             Action::MaintenanceOver(node) => {
                 if let Some(node) = self.name(node) {
                     let (on, allow_failover) = (false, false);
@@ -278,7 +276,8 @@ impl State {
 
     /// A keeper process has ended, and its connections with it.
     fn forget(&mut self, node: NodeId) {
-        self.wires.remove(&node);
+        self.said.remove(&node);
+        self.late.remove(&node);
     }
 
     fn name(&self, node: NodeId) -> Option<NodeName> {
@@ -315,14 +314,41 @@ impl State {
 
     fn copy_answer(&mut self, node: NodeId) {
         let keeper = self.world.machines.get(node).and_then(|machine| machine.keeper.as_ref());
-        let (Some(keeper), Some(wire)) = (keeper, self.wires.get_mut(&node)) else { return };
-        wire.late = wire.answer.clone().map(|(answer, sent)| (keeper.name.clone(), answer, sent));
+        let (Some(keeper), Some((answer, sent))) = (keeper, self.answer(node)) else { return };
+        self.late.insert(node, (keeper.name.clone(), Arc::new(answer), sent));
     }
 
-    fn hear_late(&mut self, node: NodeId) {
-        let late = self.wires.get_mut(&node).and_then(|wire| wire.late.take());
-        let Some((process, answer, sent)) = late else { return };
-        self.hear(node, &process, answer, sent);
+    fn deliver_late(&mut self, node: NodeId) {
+        if let Some((process, answer, sent)) = self.late.remove(&node) {
+            self.hear(node, &process, Answer::clone(&answer), sent);
+        }
+    }
+
+    /// What the monitor would answer now to the report that it holds of this keeper process, and when
+    /// that report was sent; `None` where it would be nothing new.
+    fn answer(&self, node: NodeId) -> Option<(Answer, u64)> {
+        let monitor = &self.world.monitor;
+        let keeper = self.world.machines.get(node)?.keeper.as_ref()?;
+        let evidence = monitor.view.nodes.get(&node)?;
+        let held = evidence.report.as_ref().is_some_and(|report| report.keeper == keeper.name);
+        if !held || !monitor.up || !self.world.reaches(MONITOR, node) {
+            return None;
+        }
+        let sent = evidence.reported_at.0;
+        let revision = if self.is_joining() { monitor.record.revision } else { Revision(0) };
+        let answer = Answer {
+            nonce: 0,
+            revision,
+            assignment: goals::assignment(&monitor.record, &monitor.view, node)?,
+            lease: goals::lease(&monitor.record, node),
+            flushed: Vec::new(),
+            sync_members: Vec::new(),
+            monitors: Vec::new(),
+        };
+        let mut tenure = keeper.tenure.clone();
+        tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
+        let news = tenure != keeper.tenure || keeper.heard.as_ref() != Some(&answer);
+        news.then_some((answer, sent))
     }
 
     fn hear(&mut self, node: NodeId, process: &str, answer: Answer, sent: u64) {
@@ -349,14 +375,20 @@ impl State {
     /// What a keeper does until somebody else could see it: the steps in between commute with
     /// everything that others do.
     fn turn(&mut self, node: NodeId, hears: bool) {
-        if hears
-            && let Some((answer, sent)) =
-                self.wires.get_mut(&node).and_then(|wire| wire.answer.take())
-        {
+        if hears && let Some((answer, sent)) = self.answer(node) {
+            // The lease is noted on the other side as well.
+            drop(self.world.monitor.answer(node, 0, self.world.now));
             let keeper = self.world.machines.get(node).and_then(|m| m.keeper.as_ref());
             let process = keeper.map(|keeper| keeper.name.clone()).unwrap_or_default();
             self.hear(node, &process, answer, sent);
         }
+        self.act_locally(node);
+        if let Some(report) = self.said.get(&node).cloned() {
+            self.report(node, &report);
+        }
+    }
+
+    fn act_locally(&mut self, node: NodeId) {
         for _ in 0..LOCAL_STEPS {
             let next = self.world.keeper_turn(node);
             self.collect();
@@ -386,49 +418,34 @@ impl State {
         true
     }
 
-    fn report(&mut self, node: NodeId) {
-        let Some((report, sent)) = self.wires.get(&node).and_then(|wire| wire.report.clone())
-        else {
-            return;
-        };
+    /// A report arrives, and the monitor decides.
+    fn report(&mut self, node: NodeId, report: &Report) {
         let now = self.world.now;
         if !self.world.reaches(MONITOR, node) || !self.world.monitor.up {
             return;
         }
-        if !self.world.monitor.take_report(node, report, now) {
+        if !self.world.monitor.take_report(node, report.clone(), now) {
             return;
         }
-        if let Some(evidence) = self.world.monitor.view.nodes.get_mut(&node) {
+        if let Some(evidence) = self.world.monitor.view_mut().nodes.get_mut(&node) {
             // Older than the report, if only by an instant.
-            evidence.keeper = fsm::group::view::Probe::Unknown;
-            evidence.postgres = fsm::group::view::Probe::Unknown;
+            evidence.keeper = Probe::Unknown;
+            evidence.postgres = Probe::Unknown;
             evidence.peers.clear();
             if let Some(report) = &mut evidence.report {
                 report.seq = 0;
             }
         }
         self.world.decide();
-        let Some(answer) = self.world.monitor.answer(node, 0, now) else { return };
-        let answer =
-            if self.is_joining() { answer } else { Answer { revision: Revision(0), ..answer } };
-        let keeper = self.world.machines.get(node).and_then(|machine| machine.keeper.as_ref());
-        let news = keeper.is_some_and(|keeper| {
-            let mut tenure = keeper.tenure.clone();
-            tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
-            tenure != keeper.tenure || keeper.heard.as_ref() != Some(&answer)
-        });
-        self.wires.entry(node).or_default().answer = news.then_some((answer, sent));
     }
 
-    /// Takes what was said into the wires.
+    /// Keeps what was said.
     fn collect(&mut self) {
-        let now = self.world.now;
         for message in std::mem::take(&mut self.world.messages) {
             if let Message::Report(node, report) = message {
                 let revision = if self.is_joining() { report.revision } else { Revision(0) };
                 let report = Report { seq: 1, nonce: 0, revision, ..*report };
-                let wire = self.wires.entry(node).or_default();
-                wire.report = Some((report, now));
+                self.said.insert(node, Arc::new(report));
             }
         }
         for node in self.world.ids() {
@@ -457,7 +474,11 @@ impl State {
         }
         self.collect();
         let joining = self.is_joining();
-        let record = &mut self.world.monitor.record;
+        let monitor = &mut self.world.monitor;
+        if monitor.record.next_event == 1 {
+            return;
+        }
+        let record = Arc::make_mut(&mut monitor.record);
         if !joining {
             record.revision = Revision(1);
         }
@@ -474,18 +495,10 @@ impl State {
         self.world.violation()
     }
 
-    /// All that has been under way is heard at once.
-    pub(super) fn hear_everything(&mut self, node: NodeId) {
-        let heard = self.wires.get(&node).is_some_and(|wire| wire.answer.is_some());
-        self.act(Action::Turn { node, hears: heard });
-    }
-
     /// No fault is left.
     pub(super) fn heal(&mut self) {
         self.left = Budget::default();
-        for wire in self.wires.values_mut() {
-            wire.late = None;
-        }
+        self.late.clear();
         self.world.mend();
         for node in self.world.ids() {
             if let Some(machine) = self.world.machines.get_mut(node).filter(|m| m.replay_stuck) {
