@@ -1,0 +1,81 @@
+//! The commit that is watched: W in docs/postgres-facts.md.
+
+use crate::harness::{LIMIT, eventually};
+use crate::node::Node;
+use crate::stage::LOOK;
+use postgres::session::primary::{Probe, SYNC_WAIT};
+use postgres::session::{Session, SessionError};
+use tokio::task::JoinHandle;
+
+/// A commit that has been sent.
+pub struct Commit {
+    pid: i32,
+    task: JoinHandle<Result<Probe, SessionError>>,
+}
+
+impl Commit {
+    /// The probe that ships, under `synchronous_commit = on`.
+    pub async fn probe(on: &Node) -> Self {
+        let session = on.connect().await;
+        let pid = session.backend_pid();
+        Self { pid, task: tokio::spawn(async move { session.probe(LIMIT).await }) }
+    }
+
+    /// A statement of its own, under any `synchronous_commit`.
+    pub async fn of(on: &Node, level: &str, sql: &'static str) -> Self {
+        let session = on.connect().await;
+        // In a message of its own: it counts for the statements after its message.
+        session.execute(&format!("SET synchronous_commit = {level}")).await.unwrap();
+        let pid = session.backend_pid();
+        Self { pid, task: tokio::spawn(run(session, sql)) }
+    }
+
+    /// It is seen waiting for standbys, and goes on waiting for as long as is looked.
+    pub async fn waits(&mut self, on: &Node) {
+        let watcher = on.connect().await;
+        eventually("a commit that waits", async || {
+            assert!(!self.task.is_finished(), "the commit has returned");
+            match watcher.backend_wait_event(self.pid).await.unwrap() {
+                Some(event) if event == SYNC_WAIT => Ok(()),
+                other => Err(format!("it waits for {other:?}")),
+            }
+        })
+        .await;
+        self.stays().await;
+    }
+
+    /// It does not return for as long as is looked.
+    pub async fn stays(&mut self) {
+        if let Ok(outcome) = tokio::time::timeout(LOOK, &mut self.task).await {
+            panic!("the commit returned: {outcome:?}");
+        }
+    }
+
+    /// It returns as acknowledged: by itself, without a warning.
+    pub async fn returns(self) {
+        let outcome = self.task.await.unwrap();
+        assert_eq!(outcome.unwrap(), Probe::Released);
+    }
+
+    /// Whether it returned as acknowledged, or is seen waiting; one of the two comes.
+    pub async fn is_acknowledged(&self, on: &Node) -> bool {
+        let watcher = on.connect().await;
+        eventually("a commit that waits or has returned", async || {
+            if self.task.is_finished() {
+                return Ok(true);
+            }
+            match watcher.backend_wait_event(self.pid).await.unwrap() {
+                Some(event) if event == SYNC_WAIT => Ok(false),
+                other => Err(format!("it waits for {other:?}")),
+            }
+        })
+        .await
+    }
+}
+
+async fn run(session: Session, sql: &str) -> Result<Probe, SessionError> {
+    drop(session.take_notices());
+    session.execute(sql).await?;
+    let warning = session.take_notices().into_iter().find(|notice| notice.is_warning);
+    Ok(warning.map_or(Probe::Released, Probe::Cancelled))
+}
