@@ -8,7 +8,7 @@ use postgres::session::slots::Created;
 use shared::ids::Ticket;
 
 /// More than C will write, within the segment of the fork: else PostgreSQL refuses by itself.
-const TAIL: &str = "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))";
+const TAIL: &str = "SELECT pg_logical_emit_message(true, '', repeat('x', 1000000))";
 
 fact!(
     diverged_standby,
@@ -18,8 +18,9 @@ fact!(
 
 pub async fn diverged_standby(stage: &Stage) {
     let mut a = stage.primary(1, &[]).await;
-    a.connect().await.execute("CREATE TABLE t (n int)").await.unwrap();
     let mut c = stage.standby(3, &a).await;
+    a.connect().await.execute("CREATE TABLE t (n int)").await.unwrap();
+    a.streams_to(&c).await;
     c.apply(&[("primary_conninfo", "")]).await;
     let fork = c.sealed().await;
 

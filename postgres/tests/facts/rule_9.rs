@@ -136,6 +136,15 @@ pub async fn blocking_name(stage: &Stage) {
     let mut commit = Commit::probe(&a).await;
     commit.waits(&a).await;
     b.apply(&[("primary_conninfo", &upstream.conninfo("ReServed", &[]))]).await;
+    eventually("a walsender of that name", async || {
+        let rows = a.connect().await.replication().await.unwrap();
+        let counts = rows.iter().any(|row| {
+            row.application_name == "ReServed" && row.state == "streaming" && row.sync_priority == 1
+        });
+        if counts { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    a.connect().await.write_record().await.unwrap();
     commit.returns().await;
 
     a.apply_spec(&Spec::blocking_setting()).await;
