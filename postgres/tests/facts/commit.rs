@@ -1,8 +1,8 @@
 //! The commit that is watched: W in docs/postgres-facts.md.
 
-use crate::harness::{LIMIT, eventually};
+use crate::harness::eventually;
 use crate::node::Node;
-use crate::stage::LOOK;
+use crate::stage::{FACT_LIMIT, LOOK};
 use postgres::session::primary::{Probe, SYNC_WAIT};
 use postgres::session::{Session, SessionError};
 use tokio::task::JoinHandle;
@@ -16,14 +16,14 @@ pub struct Commit {
 impl Commit {
     /// The probe that ships, under `synchronous_commit = on`.
     pub async fn probe(on: &Node) -> Self {
-        let session = on.connect().await;
+        let session = connect(on).await;
         let pid = session.backend_pid();
-        Self { pid, task: tokio::spawn(async move { session.probe(LIMIT).await }) }
+        Self { pid, task: tokio::spawn(async move { session.probe(FACT_LIMIT).await }) }
     }
 
     /// A statement of its own, under any `synchronous_commit`.
     pub async fn of(on: &Node, level: &str, sql: &'static str) -> Self {
-        let session = on.connect().await;
+        let session = connect(on).await;
         // In a message of its own: it counts for the statements after its message.
         session.execute(&format!("SET synchronous_commit = {level}")).await.unwrap();
         let pid = session.backend_pid();
@@ -57,20 +57,38 @@ impl Commit {
         assert_eq!(outcome.unwrap(), Probe::Released);
     }
 
-    /// Whether it returned as acknowledged, or is seen waiting; one of the two comes.
-    pub async fn is_acknowledged(&self, on: &Node) -> bool {
+    /// Commits again and again, until one is seen waiting: step (i) ends with that.
+    pub async fn first_that_waits(on: &Node) -> Self {
+        eventually("a commit that waits", async || {
+            let commit = Self::probe(on).await;
+            if commit.is_seen_waiting(on).await {
+                Ok(commit)
+            } else {
+                Err("it returned".to_owned())
+            }
+        })
+        .await
+    }
+
+    /// Whether it is seen waiting; else it has returned.
+    async fn is_seen_waiting(&self, on: &Node) -> bool {
         let watcher = on.connect().await;
         eventually("a commit that waits or has returned", async || {
             if self.task.is_finished() {
-                return Ok(true);
+                return Ok(false);
             }
             match watcher.backend_wait_event(self.pid).await.unwrap() {
-                Some(event) if event == SYNC_WAIT => Ok(false),
+                Some(event) if event == SYNC_WAIT => Ok(true),
                 other => Err(format!("it waits for {other:?}")),
             }
         })
         .await
     }
+}
+
+/// A session whose statements may take as long as the whole look at a fact.
+async fn connect(on: &Node) -> Session {
+    Session::connect(&on.target(), FACT_LIMIT).await.unwrap()
 }
 
 async fn run(session: Session, sql: &str) -> Result<Probe, SessionError> {

@@ -63,11 +63,7 @@ pub async fn held_checkpointer(stage: &Stage) {
         Commit::probe(&a).await.returns().await;
     }
     drop(held);
-    let mut waiting = eventually("a probe that waits", async || {
-        let commit = Commit::probe(&a).await;
-        if commit.is_acknowledged(&a).await { Err("it returned".to_owned()) } else { Ok(commit) }
-    })
-    .await;
+    let mut waiting = Commit::first_that_waits(&a).await;
     waiting.waits(&a).await;
 
     // Going to asynchronous: only a probe that returns by itself proves it (C18).
@@ -206,9 +202,5 @@ pub async fn own_record(stage: &Stage) {
 async fn block(a: &mut Node, b: &Node) {
     a.apply_spec(&Spec::blocking_setting()).await;
     a.sees(b, "the sign of (i)", |row| row.flush_lsn.is_some() && row.sync_priority == 0).await;
-    eventually("the probe of (i)", async || {
-        let commit = Commit::probe(a).await;
-        if commit.is_acknowledged(a).await { Err("it returned".to_owned()) } else { Ok(()) }
-    })
-    .await;
+    Commit::first_that_waits(a).await;
 }

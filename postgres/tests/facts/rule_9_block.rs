@@ -3,7 +3,7 @@
 
 use crate::harness::{LIMIT, eventually};
 use crate::node::Node;
-use crate::stage::{LOOK_AGAIN, Stage, any, holds, meanwhile};
+use crate::stage::{FACT_LIMIT, LOOK_AGAIN, Stage, any, holds, meanwhile};
 use postgres::postmaster::Signal;
 use postgres::session::primary::{Probe, Walsender};
 use postgres::session::{Session, SessionError, Target};
@@ -54,7 +54,7 @@ impl Clients {
 async fn first_commit(target: Target) -> Result<Probe, SessionError> {
     loop {
         match Session::connect(&target, LIMIT).await {
-            Ok(session) => match session.probe(LIMIT).await {
+            Ok(session) => match session.probe(FACT_LIMIT).await {
                 // In recovery still: "cannot assign TransactionIds" (varsup.c), which has no code of its own.
                 Err(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => {}
                 outcome => return outcome,

@@ -49,6 +49,19 @@ impl Scene {
         let received = self.c.received().await.unwrap();
         assert!(received < self.end, "C has W: {received}, W ends at {}", self.end);
     }
+
+    /// The hole: these files are written while both walsenders are held, and C's goes on first.
+    async fn acknowledged_by_b_alone(mut self, specs: &[String]) {
+        for spec in specs {
+            self.a.apply_spec(spec).await;
+        }
+        self.commit.waits(&self.a).await;
+        drop(self.walsender_of_c);
+        self.commit.returns().await;
+        let received = self.c.received().await.unwrap();
+        assert!(received < self.end, "C has W, so nothing was shown");
+        drop((self.walsender_of_b, self.walreceiver_of_c));
+    }
 }
 
 /// Holds C's walsender while an answer of C waits in its socket, and then C's walreceiver.
@@ -92,15 +105,21 @@ fact!(
 );
 
 pub async fn without_blocking(stage: &Stage) {
-    let mut scene = Scene::set(stage).await;
+    let scene = Scene::set(stage).await;
     let after = any(1, &[&scene.c]);
-    scene.a.apply_spec(&after).await;
-    scene.commit.waits(&scene.a).await;
-    drop(scene.walsender_of_c);
-    scene.commit.returns().await;
-    let received = scene.c.received().await.unwrap();
-    assert!(received < scene.end, "C has W, so nothing was shown");
-    drop((scene.walsender_of_b, scene.walreceiver_of_c));
+    scene.acknowledged_by_b_alone(&[after]).await;
+}
+
+fact!(
+    unseen_blocking,
+    "3 (C7)",
+    "with the blocking step, but without waiting for its signs, the same commit is acknowledged"
+);
+
+pub async fn unseen_blocking(stage: &Stage) {
+    let scene = Scene::set(stage).await;
+    let after = any(1, &[&scene.c]);
+    scene.acknowledged_by_b_alone(&[Spec::blocking_setting(), after]).await;
 }
 
 fact!(

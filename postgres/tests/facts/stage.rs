@@ -15,6 +15,10 @@ use tokio_postgres::error::SqlState;
 /// milliseconds (docs/postgres-facts.md, sections 1, 2 and 10).
 pub const LOOK: Duration = Duration::from_millis(400);
 
+/// For all of one fact, so that a test that hangs fails, and ends its servers, before the runner kills it
+/// (`.config/nextest.toml`).
+pub const FACT_LIMIT: Duration = Duration::from_secs(100);
+
 /// Between two looks; there are no events for what is awaited here.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -55,7 +59,7 @@ pub async fn look(
     let version = programs.version().unwrap().to_string();
     let teller = Teller { section, says, version };
     let stage = Stage { place: Place::with(programs) };
-    fact(&stage).await;
+    tokio::time::timeout(FACT_LIMIT, fact(&stage)).await.unwrap();
     drop(stage);
     drop(teller);
 }
