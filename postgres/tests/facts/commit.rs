@@ -1,6 +1,6 @@
 //! The commit that is watched: W in docs/postgres-facts.md.
 
-use crate::harness::eventually;
+use crate::harness::{LIMIT, eventually};
 use crate::node::Node;
 use crate::stage::{FACT_LIMIT, LOOK};
 use postgres::session::primary::{Probe, SYNC_WAIT};
@@ -53,8 +53,10 @@ impl Commit {
 
     /// It returns as acknowledged: by itself, without a warning.
     pub async fn returns(self) {
-        let outcome = self.task.await.unwrap();
-        assert_eq!(outcome.unwrap(), Probe::Released);
+        let Ok(outcome) = tokio::time::timeout(LIMIT, self.task).await else {
+            panic!("the commit goes on waiting");
+        };
+        assert_eq!(outcome.unwrap().unwrap(), Probe::Released);
     }
 
     /// Commits again and again, until one is seen waiting: step (i) ends with that.
