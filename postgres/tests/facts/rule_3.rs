@@ -1,11 +1,14 @@
 //! Rule 3, the seal by reload: what its signs prove, and when they do not come (C19 of docs/safety.md).
 
 use crate::commit::Commit;
+use crate::harness::eventually;
 use crate::node::Node;
-use crate::stage::{Stage, any, meanwhile};
+use crate::stage::{FACT_LIMIT, Stage, any, meanwhile};
 use postgres::postmaster::Signal;
+use postgres::session::primary::Probe;
+use shared::lsn::Lsn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// For `recovery_min_apply_delay`, in milliseconds: longer than any test.
 const DELAY: &str = "3600000";
@@ -13,49 +16,64 @@ const DELAY: &str = "3600000";
 fact!(
     by_reload,
     "10 (seal)",
-    "after a reload with empty primary_conninfo the signs come, and what was received does not move afterwards"
+    "after a reload with empty primary_conninfo the signs come, with a position behind all that was acknowledged through it, and what was received does not move afterwards"
 );
 
 pub async fn by_reload(stage: &Stage) {
-    let a = stage.primary(1, &[]).await;
-    let mut b = stage.standby(2, &a).await;
+    let (a, mut b) = pair(stage).await;
     let load = Load::on(&a).await;
     let signs = b.seal_signs().await;
     assert!(!signs.is_sealed() && signs.walreceivers == 1, "{signs:?}");
+    let before = load.wait_for_more(Lsn(0)).await;
+    load.wait_for_more(before).await;
+
     b.apply(&[("primary_conninfo", "")]).await;
     let position = b.sealed().await;
     let received = b.received().await;
     assert!(received.is_some_and(|received| received <= position));
-    let then = a.flushed().await;
     meanwhile("the seal holds", async || {
         let signs = b.seal_signs().await;
         let fine = signs.sealed_position() == Some(position) && b.received().await == received;
         if fine { Ok(()) } else { Err(format!("{signs:?}, sealed at {position}")) }
     })
     .await;
-    assert!(a.flushed().await > then.max(position), "there was something to receive");
-    load.end().await;
+    Commit::probe(&a).await.waits(&a).await;
+    assert!(a.flushed().await > position, "there was something to receive");
+    let acknowledged = load.acknowledged();
+    assert!(acknowledged < position, "{acknowledged} is acknowledged, {position} is on B");
 }
 
-/// Small commits, one after the other, until it ends.
-struct Load(Arc<AtomicBool>, tokio::task::JoinHandle<()>);
+/// Commits, one after the other, for as long as they are acknowledged.
+struct Load(Arc<AtomicU64>);
 
 impl Load {
     async fn on(node: &Node) -> Self {
         let session = node.connect().await;
-        let goes_on = Arc::new(AtomicBool::new(true));
-        let flag = Arc::clone(&goes_on);
-        let task = tokio::spawn(async move {
-            while flag.load(Ordering::Relaxed) {
-                session.write_record().await.unwrap();
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let shared = Arc::clone(&acknowledged);
+        tokio::spawn(async move {
+            loop {
+                let begin = session.insert_lsn().await.unwrap();
+                if !matches!(session.probe(FACT_LIMIT).await, Ok(Probe::Released)) {
+                    return;
+                }
+                shared.store(begin.0, Ordering::Relaxed);
             }
         });
-        Self(goes_on, task)
+        Self(acknowledged)
     }
 
-    async fn end(self) {
-        self.0.store(false, Ordering::Relaxed);
-        self.1.await.unwrap();
+    /// Where the last commit that was acknowledged begins.
+    fn acknowledged(&self) -> Lsn {
+        Lsn(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn wait_for_more(&self, than: Lsn) -> Lsn {
+        eventually("commits under load", async || {
+            let now = self.acknowledged();
+            if now > than { Ok(now) } else { Err(format!("the last begins at {now}")) }
+        })
+        .await
     }
 }
 
