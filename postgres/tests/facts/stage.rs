@@ -4,6 +4,7 @@
 use crate::harness::Place;
 use crate::node::Node;
 use crate::versions;
+use postgres::datadir::DataDir;
 use postgres::session::Session;
 use shared::ids::{Epoch, Gen, NodeId};
 use shared::spec::Spec;
@@ -21,6 +22,12 @@ pub const FACT_LIMIT: Duration = Duration::from_secs(100);
 
 /// Between two looks; there are no events for what is awaited here.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Where Linux has a file system in memory (`shm_overview(7)`).
+const MEMORY: &str = "/dev/shm";
+
+/// Several facts at once, each with up to four clusters of some 100 MB.
+const ROOM_BYTES: u64 = 2 << 30;
 
 /// Servers of one version.
 pub struct Stage {
@@ -58,10 +65,17 @@ pub async fn look(
     let programs = versions::programs(major);
     let version = programs.version().unwrap().to_string();
     let teller = Teller { section, says, version };
-    let stage = Stage { place: Place::with(programs) };
+    let stage = Stage { place: Place::within(parent(), programs) };
     tokio::time::timeout(FACT_LIMIT, fact(&stage)).await.unwrap();
     drop(stage);
     drop(teller);
+}
+
+/// In memory where there is room: what a fact costs is nearly all waiting for a disk that other tests use
+/// too, and no fact is about a machine that loses power.
+fn parent() -> &'static str {
+    let free = DataDir::new(MEMORY).free_bytes();
+    if free.is_ok_and(|free| free >= ROOM_BYTES) { MEMORY } else { "/tmp" }
 }
 
 /// Tells when it is dropped by a panic.

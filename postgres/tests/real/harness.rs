@@ -27,9 +27,9 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn with(programs: Programs) -> Self {
-        // Short, for the limit of socket paths.
-        let dir = tempfile::Builder::new().prefix("pgt").tempdir_in("/tmp").unwrap();
+    /// `parent` is short, for the limit of socket paths.
+    pub fn within(parent: &str, programs: Programs) -> Self {
+        let dir = tempfile::Builder::new().prefix("pgt").tempdir_in(parent).unwrap();
         let owner = Owner::for_data_dir(Path::new("/nonexistent")).unwrap();
         owner.chown(dir.path()).unwrap();
         Self { dir, owner, programs }

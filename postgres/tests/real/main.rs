@@ -16,6 +16,6 @@ mod replication;
 impl harness::Place {
     /// With the programs that are installed.
     pub fn new() -> Self {
-        Self::with(postgres::programs::Programs::find(None).unwrap())
+        Self::within("/tmp", postgres::programs::Programs::find(None).unwrap())
     }
 }
