@@ -1,4 +1,4 @@
-//! Servers in temporary directories.
+//! Servers in temporary directories. Shared with the tests of `tests/facts`.
 
 use postgres::backup::{self, BackupOptions};
 use postgres::config::{self, ManagedConfig};
@@ -23,15 +23,16 @@ pub const SUPERUSER: &str = "pgtandem_keeper";
 pub struct Place {
     dir: TempDir,
     pub owner: Owner,
+    programs: Programs,
 }
 
 impl Place {
-    pub fn new() -> Self {
-        // Short, for the limit of socket paths.
-        let dir = tempfile::Builder::new().prefix("pgt").tempdir_in("/tmp").unwrap();
+    /// `parent` is short, for the limit of socket paths.
+    pub fn within(parent: &str, programs: Programs) -> Self {
+        let dir = tempfile::Builder::new().prefix("pgt").tempdir_in(parent).unwrap();
         let owner = Owner::for_data_dir(Path::new("/nonexistent")).unwrap();
         owner.chown(dir.path()).unwrap();
-        Self { dir, owner }
+        Self { dir, owner, programs }
     }
 
     pub fn path(&self) -> &Path {
@@ -43,7 +44,7 @@ impl Place {
         let socket_dir = self.path().join(format!("{name}.s"));
         postgres::durable::create_dir(&socket_dir, 0o700, &self.owner).unwrap();
         Instance {
-            programs: Programs::find(None).unwrap(),
+            programs: self.programs.clone(),
             data_dir: DataDir::new(self.path().join(name)),
             owner: self.owner.clone(),
             port: 5432,

@@ -12,3 +12,10 @@ mod harness;
 mod lifecycle;
 mod probes;
 mod replication;
+
+impl harness::Place {
+    /// With the programs that are installed.
+    pub fn new() -> Self {
+        Self::within("/tmp", postgres::programs::Programs::find(None).unwrap())
+    }
+}
