@@ -130,6 +130,11 @@ impl Machines {
         self.0.values().map(AsRef::as_ref)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.0.len()).unwrap_or(u64::MAX)
+    }
+
     /// All hosts with their nodes.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Machine)> {
         self.0.iter().map(|(id, machine)| (*id, machine.as_ref()))

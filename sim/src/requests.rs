@@ -92,6 +92,10 @@ impl World {
         self.say(|| "all faults end".to_owned());
         self.recover();
         for id in self.ids() {
+            // Whoever was asked to stop is asked to stay.
+            if let Some(keeper) = self.machines.get_mut(id).and_then(|m| m.keeper.as_mut()) {
+                keeper.leaving_since = None;
+            }
             if self.monitor.record.nodes.get(&id).is_some_and(|n| n.candidate_priority == 0) {
                 self.set_node(id, "candidate-priority", "50");
             }
