@@ -319,6 +319,10 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
                 return Ok(rounds);
             }
             world.fail_over_with_loss(false);
+        } else if rounds == 2 * PATIENCE && world.monitor.record.phase.election().is_some() {
+            // As the operator is told: the old primary could not be shown to be silent.
+            world.fail_over_with_loss(true);
+            world.mend();
         }
         world.violation().map_or(Ok(()), Err)?;
         let Some(primary) = settled(world) else {
