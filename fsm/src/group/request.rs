@@ -285,8 +285,12 @@ impl Request<'_> {
         if healthy {
             return self.change_primary(OperationKind::Failover, None);
         }
-        self.free()?;
-        let next = begin(self.record, OperationKind::Failover.name(), None, false, loss);
+        if self.record.phase != Phase::Serving {
+            self.free()?;
+        }
+        let mut next = begin(self.record, OperationKind::Failover.name(), None, false, loss);
+        // It may be waiting for the very primary that is gone.
+        next.finish(Outcome::Failed, "given up for a failover with accepted loss", self.now);
         let note = Note::new(
             "phase",
             "operator",
