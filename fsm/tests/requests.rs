@@ -123,7 +123,7 @@ fn one_operation_at_a_time() {
 fn nothing_on_top_of_an_election() {
     let mut world = world();
     done(&mut world, &switchover(None));
-    world.monitor.record.operation = None;
+    world.monitor.record_mut().operation = None;
     expect(&world, &switchover(None), 6, "busy");
     assert!(ask(&world, &failover(true)).is_ok(), "loss can be accepted during an election");
 }
@@ -133,12 +133,12 @@ fn who_cannot_take_over() {
     let mut world = world();
     let (first, second) = (standbys(&world)[0], standbys(&world)[1]);
     let to = |world: &World, id| switchover(Some(name(world, id)));
-    world.monitor.record.nodes.get_mut(&first).unwrap().maintenance = true;
+    world.monitor.record_mut().nodes.get_mut(&first).unwrap().maintenance = true;
     expect(&world, &to(&world, first), 3, "not_a_candidate");
-    world.monitor.record.nodes.get_mut(&first).unwrap().maintenance = false;
+    world.monitor.record_mut().nodes.get_mut(&first).unwrap().maintenance = false;
     // The primary's report no longer shows it streaming.
     let primary = primary(&world);
-    let evidence = world.monitor.view.nodes.get_mut(&primary).unwrap();
+    let evidence = world.monitor.view_mut().nodes.get_mut(&primary).unwrap();
     evidence.report.as_mut().unwrap().replicas.retain(|replica| replica.node != second);
     expect(&world, &to(&world, second), 3, "not_a_candidate");
     assert!(ask(&world, &to(&world, first)).is_ok());
@@ -260,7 +260,7 @@ fn a_dead_node_is_dropped_by_force_only() {
     let machine = world.machines.get_mut(id).unwrap();
     machine.keeper = None;
     machine.stop_postgres(false);
-    let evidence = world.monitor.view.nodes.get_mut(&id).unwrap();
+    let evidence = world.monitor.view_mut().nodes.get_mut(&id).unwrap();
     evidence.closed = true;
     world.pass(1);
     world.monitor_turn();
@@ -291,7 +291,7 @@ fn a_group_without_a_primary() {
 #[test]
 fn an_old_copy_of_the_record_decides_nothing() {
     let mut world = world();
-    world.monitor.record.regressed = true;
+    world.monitor.record_mut().regressed = true;
     for action in [switchover(None), failover(true), set("lease", "1s")] {
         expect(&world, &action, 3, "record_is_old");
     }

@@ -1,44 +1,21 @@
-//! What goes wrong, and what operators ask for.
+//! What goes wrong.
 
-use crate::at;
-use crate::machine::ServerMemory;
+use crate::machine::{Frozen, ServerMemory};
+use crate::node;
 use crate::world::{MONITOR, Mutation, World};
 use fsm::Millis;
-use fsm::group::record::OperationKind;
-use fsm::group::request::{self, Reply};
 use fsm::node::Data;
-use shared::api::Action;
-use shared::ids::{NodeId, NodeName};
+use shared::ids::{NodeId, TimelineId};
 use std::collections::BTreeSet;
 
 impl World {
-    /// One fault, or one request of an operator.
-    pub fn disturb(&mut self) {
-        let ids = self.ids();
-        let Some(id) = self.random.pick(&ids) else { return };
-        match self.random.below(26) {
-            0..=1 => self.crash_postgres(id),
-            2..=3 => self.crash_keeper(id),
-            4..=6 => self.crash_host(id),
-            7..=8 => self.restart(id),
-            9 => self.crash_monitor(),
-            10..=11 => self.cut_something(),
-            12..=13 => self.mend_something(),
-            14 => self.hold_up_replay(id),
-            15 => self.lose_disk(id),
-            16..=18 => self.recover(),
-            19 => self.fill_disk(id),
-            _ => self.ask_something(id),
-        }
-    }
-
     /// Everything runs and reaches everything, for a while.
-    fn recover(&mut self) {
+    pub(crate) fn recover(&mut self) {
         self.cut.clear();
-        if !self.monitor.up {
-            self.monitor.start(self.now);
-        }
+        self.start_monitor();
+        self.thaw_monitor();
         for id in self.ids() {
+            self.thaw(id);
             self.restart(id);
             if let Some(machine) = self.machines.get_mut(id) {
                 machine.cannot_start = false;
@@ -47,7 +24,7 @@ impl World {
     }
 
     /// Postgres goes down, and does not start again for a while.
-    fn fill_disk(&mut self, id: NodeId) {
+    pub(crate) fn fill_disk(&mut self, id: NodeId) {
         self.crash_postgres(id);
         if let Some(machine) = self.machines.get_mut(id) {
             machine.cannot_start = true;
@@ -56,11 +33,12 @@ impl World {
 
     /// A fault.
     pub fn crash_postgres(&mut self, id: NodeId) {
-        let now = Millis(self.now);
+        let now = self.now;
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.view.server.is_some()) else {
             return;
         };
         machine.stop_postgres(false);
+        let now = Millis(machine.time(now));
         if let Some(keeper) = &mut machine.keeper {
             keeper.down_since = Some(now);
         }
@@ -69,12 +47,25 @@ impl World {
 
     /// A fault.
     pub fn crash_keeper(&mut self, id: NodeId) {
-        let forgets = self.mutation == Mutation::ForgetSeal;
-        let Some(machine) = self.machines.get_mut(id).filter(|m| m.keeper.is_some()) else {
+        if self.machines.get(id).is_none_or(|machine| machine.keeper.is_none()) {
             return;
-        };
+        }
+        self.end_keeper(id);
+        self.say(|| format!("node {id}: the keeper crashes"));
+        if self.random.one_in(2) {
+            self.restart(id);
+        }
+    }
+
+    /// A keeper process ends, and its connections with it.
+    pub(crate) fn end_keeper(&mut self, id: NodeId) {
+        let forgets = self.mutation == Mutation::ForgetSeal;
+        let Some(machine) = self.machines.get_mut(id) else { return };
         machine.keeper = None;
         machine.job = None;
+        if machine.frozen == Frozen::Keeper {
+            machine.frozen = Frozen::No;
+        }
         if let Some(before) = machine.persisted_before.take().filter(|_| forgets) {
             machine.persisted = Some(before);
         }
@@ -82,10 +73,6 @@ impl World {
             && let Some(evidence) = self.monitor.view_mut().nodes.get_mut(&id)
         {
             evidence.closed = true;
-        }
-        self.say(|| format!("node {id}: the keeper crashes"));
-        if self.random.one_in(2) {
-            self.restart(id);
         }
     }
 
@@ -96,27 +83,138 @@ impl World {
         machine.keeper = None;
         machine.stop_postgres(false);
         machine.up = false;
+        machine.frozen = Frozen::No;
         self.say(|| format!("node {id}: the host is gone"));
     }
 
     /// The host runs again, with a new keeper where there is none.
     pub fn restart(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(machine) = self.machines.get_mut(id) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|machine| !machine.dropped) else {
+            return;
+        };
         if machine.up && machine.keeper.is_some() {
             return;
         }
         machine.up = true;
+        let now = machine.time(now);
         machine.start_keeper(now);
         self.say(|| format!("node {id}: the keeper starts"));
     }
 
-    fn crash_monitor(&mut self) {
-        self.say(|| "the monitor restarts".to_owned());
+    /// The monitor's process is killed, and started again at once or later.
+    pub fn crash_monitor(&mut self, at_once: bool) {
+        self.say(|| "the monitor is killed".to_owned());
         self.monitor.up = false;
-        if self.random.one_in(2) {
-            self.monitor.start(self.now);
+        self.frozen_since = None;
+        if at_once {
+            self.start_monitor();
         }
+    }
+
+    /// The monitor runs again.
+    pub(crate) fn start_monitor(&mut self) {
+        if !self.monitor.up {
+            self.say(|| "the monitor starts".to_owned());
+            self.monitor.start(self.monitor_now());
+        }
+    }
+
+    /// The monitor's process stands still.
+    pub(crate) fn freeze_monitor(&mut self) {
+        if self.monitor.up && self.frozen_since.is_none() {
+            self.frozen_since = Some(self.monitor_now());
+            self.say(|| "the monitor stands still".to_owned());
+        }
+    }
+
+    /// It goes on, and notices how long that was.
+    pub(crate) fn thaw_monitor(&mut self) {
+        let now = self.monitor_now();
+        let Some(since) = self.frozen_since.take() else { return };
+        if now.saturating_sub(since) > self.monitor.record.settings.node_timeout_ms / 2 {
+            self.monitor.view_mut().woke(Millis(now));
+        }
+        self.say(|| "the monitor goes on".to_owned());
+    }
+
+    /// A keeper, or a whole host, stands still.
+    pub(crate) fn freeze(&mut self, id: NodeId, what: Frozen) {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.up && m.frozen == Frozen::No)
+        else {
+            return;
+        };
+        if what == Frozen::Host || machine.keeper.is_some() {
+            machine.frozen = what;
+            self.say(|| format!("node {id}: {what:?} stands still"));
+        }
+    }
+
+    /// It goes on with the memory that it had.
+    pub(crate) fn thaw(&mut self, id: NodeId) {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.frozen != Frozen::No) else {
+            return;
+        };
+        machine.frozen = Frozen::No;
+        self.say(|| format!("node {id}: goes on"));
+    }
+
+    /// Somebody sets the wall clock of a host, forward or back.
+    pub(crate) fn set_wall_clock(&mut self, id: NodeId) {
+        let forward = i64::try_from(self.random.below(4000)).unwrap_or(0);
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.clock.wall += forward - 2000;
+        }
+    }
+
+    /// Every host has clocks of its own, up to 4.5 % fast or slow: two drift apart by less than a
+    /// tenth.
+    pub fn set_clocks(&mut self) {
+        for id in self.ids() {
+            let (rate, offset) = (955 + self.random.below(91), self.random.below(1_000_000));
+            if let Some(machine) = self.machines.get_mut(id) {
+                machine.clock.rate = rate;
+                machine.clock.offset = offset;
+            }
+        }
+        self.clock.rate = 955 + self.random.below(91);
+        self.clock.offset = self.random.below(1_000_000);
+        self.monitor.start(self.monitor_now());
+    }
+
+    /// A server recycles WAL that a standby may still need.
+    pub(crate) fn recycle_wal(&mut self, id: NodeId) {
+        if let Some(machine) = self.machines.get_mut(id).filter(|m| m.view.server.is_some()) {
+            machine.wal_from = machine.log.records().len();
+            self.say(|| format!("node {id}: recycles its WAL"));
+        }
+    }
+
+    /// A keeper is asked to stop.
+    pub(crate) fn ask_to_leave(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        let now = machine.time(now);
+        if let Some(keeper) = &mut machine.keeper {
+            keeper.leaving_since.get_or_insert(now);
+            self.say(|| format!("node {id}: the keeper is asked to stop"));
+        }
+    }
+
+    /// Somebody promotes a standby behind the keeper's back: PostgreSQL takes the number after its own.
+    pub fn promote_by_hand(&mut self, id: NodeId) {
+        let standby = |machine: &&mut crate::machine::Machine| {
+            machine.runs() && machine.view.server.as_ref().is_some_and(|s| s.in_recovery)
+        };
+        let Some(machine) = self.machines.get_mut(id).filter(standby) else { return };
+        let timeline = TimelineId(machine.log.timeline().0 + 1);
+        machine.log.fork(timeline);
+        machine.log.push_own(id);
+        node::promote(&mut machine.view, timeline);
+        machine.server.receiver = None;
+        machine.server.waiting_from = machine.log.records().len();
+        machine.refresh();
+        self.say(|| format!("node {id}: is promoted by hand"));
     }
 
     fn places(&mut self) -> Option<(NodeId, NodeId)> {
@@ -125,17 +223,15 @@ impl World {
         Some((self.random.pick(&places)?, self.random.pick(&places)?))
     }
 
-    fn cut_something(&mut self) {
+    pub(crate) fn cut_something(&mut self) {
         if let Some((a, b)) = self.places().filter(|(a, b)| a != b) {
             self.set_cut(a, b, true);
             self.say(|| format!("{a} and {b} are cut from each other"));
         }
     }
 
-    fn mend_something(&mut self) {
-        if !self.monitor.up {
-            self.monitor.start(self.now);
-        }
+    pub(crate) fn mend_something(&mut self) {
+        self.start_monitor();
         let cuts: Vec<_> = self.cut.iter().copied().collect();
         if let Some((a, b)) = self.random.pick(&cuts) {
             self.set_cut(a, b, false);
@@ -143,7 +239,7 @@ impl World {
         }
     }
 
-    fn hold_up_replay(&mut self, id: NodeId) {
+    pub(crate) fn hold_up_replay(&mut self, id: NodeId) {
         if let Some(machine) = self.machines.get_mut(id)
             && machine.view.server.as_ref().is_some_and(|server| server.in_recovery)
         {
@@ -152,11 +248,11 @@ impl World {
     }
 
     /// Once per walk, and only where the others can still prove P1.
-    fn lose_disk(&mut self, id: NodeId) {
+    pub(crate) fn lose_disk(&mut self, id: NodeId) {
         let left: BTreeSet<_> = self
             .machines
             .values()
-            .filter(|machine| machine.id != id && machine.has_data())
+            .filter(|m| m.id != id && m.has_data() && self.monitor.record.nodes.contains_key(&m.id))
             .map(|machine| machine.id)
             .collect();
         let provable = self.monitor.record.specs.iter().all(|spec| spec.is_covered_by(&left));
@@ -175,10 +271,11 @@ impl World {
         if let Some(machine) = self.machines.get_mut(id) {
             machine.keeper = None;
             machine.stop_postgres(false);
-            machine.view = crate::node::empty_view();
+            machine.view = node::empty_view();
             machine.view.data = Data::Empty;
             machine.log = crate::log::Log::new(id);
             machine.slots.clear();
+            machine.wal_from = 0;
             machine.server = ServerMemory::default();
             if with_state {
                 machine.persisted = None;
@@ -186,81 +283,5 @@ impl World {
             }
         }
         self.say(|| format!("node {id}: the disk is lost, the keeper's state too: {with_state}"));
-    }
-
-    fn name_of(&self, id: NodeId) -> Option<NodeName> {
-        self.monitor.record.nodes.get(&id).map(|node| node.name.clone())
-    }
-
-    fn ask_something(&mut self, id: NodeId) {
-        let Some(node) = self.name_of(id) else { return };
-        let on = self.random.one_in(2);
-        let priority = self.random.pick(&["0", "50", "90"]).unwrap_or("50");
-        let number = self.random.below(3).to_string();
-        let action = match self.random.below(7) {
-            0 => Action::Switchover { to: None },
-            1 => Action::Switchover { to: Some(node) },
-            2 => Action::Promote { node },
-            3 => Action::Failover { allow_data_loss: false, fenced: false },
-            4 => Action::Maintenance { node, on, allow_failover: true },
-            5 => Action::SetFormation { key: "number-sync-standbys".to_owned(), value: number },
-            _ => Action::SetNode {
-                node,
-                key: "candidate-priority".to_owned(),
-                value: priority.to_owned(),
-            },
-        };
-        self.ask(&action);
-    }
-
-    /// An operator's request.
-    pub fn ask(&mut self, action: &Action) {
-        if !self.monitor.up {
-            return;
-        }
-        let record = &self.monitor.record;
-        let reply = request::apply(record, &self.monitor.view, action, at(self.now));
-        self.say(|| {
-            format!("operator: {action:?}: {}", reply.as_ref().err().map_or("fine", |e| &e.reason))
-        });
-        if let Ok(Reply::Decided(decision, _)) = reply {
-            self.monitor.commit(*decision, self.now);
-            self.decide();
-        }
-    }
-
-    /// All faults end: everything runs and reaches everything, and nothing is set so that nobody may
-    /// become primary.
-    pub fn mend(&mut self) {
-        self.faulty = false;
-        self.late.clear();
-        self.say(|| "all faults end".to_owned());
-        self.recover();
-        for id in self.ids() {
-            let barred = self.monitor.record.nodes.get(&id).filter(|n| n.candidate_priority == 0);
-            let Some(node) = barred.map(|node| node.name.clone()) else { continue };
-            let (key, value) = ("candidate-priority".to_owned(), "50".to_owned());
-            self.ask(&Action::SetNode { node, key, value });
-        }
-        let (key, value) = ("number-sync-standbys".to_owned(), "default".to_owned());
-        self.ask(&Action::SetFormation { key, value });
-    }
-
-    /// Nodes leave maintenance as soon as they may.
-    pub fn end_maintenance(&mut self) {
-        let record = &self.monitor.record;
-        let going = |id: &NodeId| {
-            record.operation.as_ref().is_some_and(|operation| {
-                operation.kind == OperationKind::MaintenanceOn && operation.target == Some(*id)
-            })
-        };
-        let node = record
-            .nodes
-            .iter()
-            .find(|(id, node)| node.maintenance && (record.operation.is_none() || going(id)))
-            .map(|(_, node)| node.name.clone());
-        if let Some(node) = node {
-            self.ask(&Action::Maintenance { node, on: false, allow_failover: false });
-        }
     }
 }

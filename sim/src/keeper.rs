@@ -8,31 +8,37 @@ use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{Persisted, is_failed};
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
-use shared::ids::{NodeId, Ticket};
+use shared::ids::{Gen, NodeId, Ticket};
+use shared::lsn::Position;
 use shared::report::{self, Accepted, InForce, PostgresView, Replica, Report, Sealed};
 use shared::spec::Spec;
 use shared::state::NodeState;
 
+/// How long a keeper that was asked to stop waits for the monitor's consent; shorter than the real one,
+/// as all timers are.
+const STOP_PATIENCE_MS: u64 = 3000;
 /// Calls under way at most.
 const CALLS: usize = 2;
 
 impl World {
     /// One turn of a node's keeper; says what it found to do.
     pub fn keeper_turn(&mut self, id: NodeId) -> Option<Next> {
-        let now = self.now;
-        let machine = self.machines.get_mut(id).filter(|machine| machine.up)?;
-        machine.keeper.as_ref()?;
+        let mutation = self.mutation;
+        let machine = self.machines.get_mut(id).filter(|machine| machine.is_kept())?;
+        let now = machine.time(self.now);
         if let Some(line) = machine.take_assignment(self.mutation) {
             self.say(|| line);
         }
         let copying = self.look_after_job(id);
         self.note_replies(id);
+        let lacks_wal = self.lacks_wal(id);
         let machine = self.machines.get_mut(id)?;
+        machine.view.wal_gone = lacks_wal;
         machine.look(now);
         let plan = if copying {
             Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
         } else {
-            plan(&machine.view, machine.persisted.as_ref())
+            planned(machine, mutation)
         };
         self.send_report(id, &plan);
         match &plan.next {
@@ -40,7 +46,37 @@ impl World {
             Next::Reached => self.drop_old_slots(id),
             Next::Wait(_) => {}
         }
+        if plan.next == Next::Reached {
+            self.leave(id);
+        }
         Some(plan.next)
+    }
+
+    /// A keeper that was asked to stop has nothing left to do.
+    fn leave(&mut self, id: NodeId) {
+        let stops = self.machines.get(id).is_some_and(|machine| {
+            let leaving = machine.keeper.as_ref().is_some_and(|k| k.leaving_since.is_some());
+            leaving && machine.view.stopping && machine.view.process == Process::Stopped
+        });
+        if stops {
+            self.say(|| format!("node {id}: the keeper ends as asked"));
+            self.end_keeper(id);
+        }
+    }
+
+    /// Whether the upstream says that it has not got the WAL any more that this node lacks.
+    fn lacks_wal(&self, id: NodeId) -> bool {
+        let Some(machine) = self.machines.get(id) else { return false };
+        let waits =
+            machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
+        let Some(upstream) = machine.view.file.upstream.as_ref().filter(|_| waits) else {
+            return false;
+        };
+        let from = match upstream {
+            Upstream::Member { node, .. } | Upstream::Fetch { node } => *node,
+        };
+        let source = self.machines.get(from).filter(|m| m.is_ready() && self.reaches(id, from));
+        source.is_some_and(|source| machine.log.records().len() < source.wal_from)
     }
 
     fn look_after_job(&mut self, id: NodeId) -> bool {
@@ -57,18 +93,20 @@ impl World {
         if self.random.one_in(3) {
             return true;
         }
-        let source =
-            self.confirm_upstream(id, job.from).map(|m| (m.log.clone(), m.view.file.clone()));
+        let source = self
+            .confirm_upstream(id, job.from)
+            .map(|m| (m.log.clone(), m.view.file.clone(), m.wal_from));
         let broken = self.faulty && self.random.one_in(6);
         let Some(machine) = self.machines.get_mut(id) else { return false };
         machine.job = None;
-        let (Some((log, file)), false) = (source, broken) else { return false };
+        let (Some((log, file, wal_from)), false) = (source, broken) else { return false };
         if let Some(persisted) = machine.persisted.as_mut() {
             machine.view.file = file;
             finish_copy(&mut machine.view, persisted, job.from, &log.history());
             let slot = persisted.admitted.map(|admitted| (id, admitted.admission));
             machine.control = log.timeline();
             machine.log = log;
+            machine.wal_from = wal_from;
             machine.slots.clear();
             machine.refresh();
             if let Some(source) = self.machines.get_mut(job.from) {
@@ -83,6 +121,9 @@ impl World {
         let assignment = &self.machines.get(id)?.persisted.as_ref()?.assignment;
         let timeline = assignment.lineage.entry(assignment.epoch)?.timeline;
         let upstream = self.machines.get(from).filter(|_| self.reaches(id, from))?;
+        if self.mutation == Mutation::CloneFromAny {
+            return Some(upstream).filter(|upstream| upstream.is_ready());
+        }
         (upstream.is_writable() && upstream.log.timeline() == timeline).then_some(upstream)
     }
 
@@ -104,16 +145,7 @@ impl World {
                 self.simple(id, step);
             }
             Step::Barrier(spec) => self.barrier(id, spec),
-            Step::Block | Step::Set(_) => {
-                self.simple(id, step);
-                if self.faulty
-                    && self.random.one_in(4)
-                    && let Some(machine) = self.machines.get_mut(id)
-                {
-                    // The file is written, and its signs have not been seen.
-                    machine.view.sync = Sync::Unknown;
-                }
-            }
+            Step::Block | Step::Set(_) => self.change_sync(id, step),
             Step::Initialise
             | Step::Adopt
             | Step::Configure(_)
@@ -126,7 +158,8 @@ impl World {
         self.acknowledge(id);
     }
 
-    fn simple(&mut self, id: NodeId, step: &Step) {
+    pub(crate) fn simple(&mut self, id: NodeId, step: &Step) {
+        let lags = self.lags;
         let Some(machine) = self.machines.get_mut(id) else { return };
         if matches!(step, Step::StartStandby | Step::StartPrimary) && machine.cannot_start {
             return;
@@ -155,7 +188,12 @@ impl World {
             | Step::Barrier(_) => {}
         }
         // A reload, or a start, puts the file in force.
-        machine.server.spec.clone_from(&machine.view.file.spec);
+        let file = machine.view.file.spec.clone();
+        let before = std::mem::replace(&mut machine.server.spec, file);
+        let reloads = machine.view.server.is_some() && before != machine.server.spec;
+        if reloads && lags {
+            machine.server.fall_behind(before);
+        }
         machine.refresh();
     }
 
@@ -217,6 +255,7 @@ impl World {
     }
 
     fn barrier(&mut self, id: NodeId, spec: &Spec) {
+        let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
         let barrier = match machine.server.barrier {
             Some((generation, barrier)) if generation == spec.generation => barrier,
@@ -228,8 +267,10 @@ impl World {
         };
         machine.server.barrier = Some((spec.generation, barrier));
         let rows = &machine.server.rows;
+        let required = if mutation == Mutation::NoBarrier { 0 } else { spec.required };
+        let counted = mutation == Mutation::CountConnected;
         let passed = spec.standbys.iter().filter_map(|id| rows.get(id));
-        if passed.filter(|row| row.flushed >= barrier).count() >= spec.required {
+        if passed.filter(|row| counted || row.flushed >= barrier).count() >= required {
             self.simple(id, &Step::Barrier(spec.clone()));
         }
     }
@@ -246,11 +287,18 @@ impl World {
     }
 
     fn send_report(&mut self, id: NodeId, plan: &Plan) {
-        let now = self.now;
+        let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
+        let now = machine.time(self.now);
         let Some(mut report) = machine.describe(plan, now) else { return };
+        let numbered = machine.numbered_position();
         let Some(keeper) = machine.keeper.as_mut() else { return };
         let limit = self.monitor.record.settings.timers().report_interval_ms * 2;
+        if mutation == Mutation::NumberedPositions
+            && let Some(sealed) = report.sealed.as_mut().filter(|sealed| sealed.position.is_none())
+        {
+            sealed.position = numbered;
+        }
         keeper.calls.retain(|call| now < call.1 + limit);
         if keeper.calls.len() >= CALLS {
             return;
@@ -276,8 +324,11 @@ impl Machine {
             self.claimed = false;
         }
         let before = self.persisted.clone();
-        let known = before.as_ref().filter(|_| mutation != Mutation::Unordered);
-        let Ok(Some(mut next)) = Persisted::accept(known, &answer.assignment) else {
+        let mut known = before.clone().filter(|_| mutation != Mutation::Unordered);
+        if let Some(known) = known.as_mut().filter(|_| mutation == Mutation::NoGenerations) {
+            known.assignment.order.generation = Gen(0);
+        }
+        let Ok(Some(mut next)) = Persisted::accept(known.as_ref(), &answer.assignment) else {
             return None;
         };
         next.own = Some(self.id);
@@ -310,6 +361,10 @@ impl Machine {
         }
         let heard = keeper.heard.is_some();
         let running = self.view.process != Process::Stopped;
+        let consent = keeper.heard.as_ref().is_some_and(|answer| answer.assignment.may_stop);
+        self.view.stopping = keeper
+            .leaving_since
+            .is_some_and(|since| consent || !heard || now.saturating_sub(since) > STOP_PATIENCE_MS);
         self.view.heard = heard;
         self.view.may_write =
             keeper.holds(in_force.as_ref(), lease_ms, now) && (heard || alone || running);
@@ -331,6 +386,13 @@ impl Machine {
     fn spec_in_force(&self) -> Option<Spec> {
         let spec = self.persisted.as_ref()?.assignment.goal.spec()?;
         (self.view.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+    }
+
+    /// Until when it may serve, on its own clock; `None` without a limit.
+    pub fn right_until(&self) -> Option<u64> {
+        let in_force = self.spec_in_force();
+        let tenure = &self.keeper.as_ref()?.tenure;
+        tenure.until(in_force.as_ref(), self.lease_ms()).map(|until| until.0)
     }
 
     /// Whether the guard stops this primary now.
@@ -370,7 +432,7 @@ impl Machine {
             replicas: self.replicas(now),
             streaming: self.view.server.as_ref().is_some_and(|server| server.streaming),
             failed: self.failed(keeper, now),
-            leaving: false,
+            leaving: keeper.leaving_since.is_some(),
             step: None,
             warnings: Vec::new(),
             keeper_version: String::new(),
@@ -391,6 +453,15 @@ impl Machine {
         let established = self.view.established();
         let position = established.and_then(|(history, end)| lineage.position(history, end));
         Some(Sealed { ticket, position })
+    }
+
+    /// For a mutation: a timeline of no epoch is as good as the newest epoch with a lower number.
+    fn numbered_position(&self) -> Option<Position> {
+        let lineage = &self.persisted.as_ref()?.assignment.lineage;
+        let (history, lsn) = self.view.established()?;
+        let number = history.timeline_at(lsn);
+        let epoch = lineage.0.iter().filter(|e| e.timeline < number).map(|e| e.epoch).max()?;
+        Some(Position { epoch, lsn })
     }
 
     fn failed(&self, keeper: &Keeper, now: u64) -> Option<String> {
@@ -445,6 +516,17 @@ impl Machine {
     pub fn connects(&self) -> bool {
         matches!(self.view.file.upstream, Some(Upstream::Member { .. }))
     }
+}
+
+/// The real plan, or what is left of it without a rule.
+fn planned(machine: &Machine, mutation: Mutation) -> Plan {
+    let persisted = machine.persisted.as_ref();
+    let serves = persisted.is_some_and(|p| p.assignment.goal.spec().is_some());
+    if mutation == Mutation::FencedStays && machine.was_fenced && !serves {
+        let next = Next::Wait("to be the primary again");
+        return Plan { state: NodeState::DemoteTimeout, next };
+    }
+    plan(&machine.view, persisted)
 }
 
 fn data(data: &Data) -> report::Data {

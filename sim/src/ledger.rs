@@ -42,6 +42,9 @@ pub enum Violation {
 pub struct Ledger {
     acknowledged: BTreeMap<RecordId, Epoch>,
     promotions: Vec<(Epoch, BTreeSet<RecordId>)>,
+    /// What an operator accepted to lose.
+    forgiven: BTreeSet<RecordId>,
+    losses: usize,
     /// What went wrong, the first thing only.
     pub violation: Option<Violation>,
 }
@@ -71,12 +74,30 @@ impl Ledger {
         let lost = self
             .acknowledged
             .iter()
+            .filter(|(record, _)| !self.forgiven.contains(record))
             .find(|(record, acknowledged)| **acknowledged < epoch && !log.contains(record))
             .map(|(record, acknowledged)| (*record, *acknowledged));
         if let Some((record, acknowledged)) = lost {
             self.accuse(Violation::Lost { record, acknowledged, promoted: epoch });
         }
         self.promotions.push((epoch, log));
+    }
+
+    /// An election by which the operator accepted a loss was decided for a log: what was acknowledged
+    /// until then and is neither there nor with any of its witnesses is given up, and nothing else.
+    pub fn forgive(&mut self, kept: &BTreeSet<RecordId>) {
+        self.losses += 1;
+        self.forgiven.extend(self.acknowledged.keys().filter(|record| !kept.contains(record)));
+    }
+
+    /// Whether an operator has given up anything.
+    pub fn has_losses(&self) -> bool {
+        self.losses > 0
+    }
+
+    /// Whether an operator accepted to lose this one.
+    pub fn is_forgiven(&self, record: RecordId) -> bool {
+        self.forgiven.contains(&record)
     }
 
     /// Whether a client was told COMMIT.

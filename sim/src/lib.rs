@@ -2,9 +2,10 @@
 //! Postgres nodes, a network that delays and loses, hosts and processes that crash. Every walk comes
 //! from one seed, and the promises of `docs/safety.md` are checked after every action.
 //!
-//! Not here: what lies below a keeper's step (walsenders that reload at different moments, fsync, the
-//! signs of rule 9) is shown on real clusters; WAL is counted in whole records.
+//! Not here: what lies below a keeper's step (fsync, the order of the signs of rule 3) is shown on real
+//! clusters; WAL is counted in whole records.
 
+pub mod disturb;
 pub mod keeper;
 pub mod ledger;
 pub mod log;
@@ -17,7 +18,10 @@ pub mod walk;
 pub mod world;
 
 mod faults;
+mod mutation;
+mod reload;
 mod replication;
+mod requests;
 
 pub use walk::{Failure, Summary, Walk};
 pub use world::{Mutation, World};

@@ -47,6 +47,57 @@ pub struct Machine {
     pub replay_stuck: bool,
     /// Postgres does not start: a full disk, a file that is missing.
     pub cannot_start: bool,
+    /// Its clocks.
+    pub clock: Clock,
+    /// What of it stands still.
+    pub frozen: Frozen,
+    /// Records before this one have been recycled: nobody can stream them from here any more.
+    pub wal_from: usize,
+    /// It was told that it is not part of the formation any more.
+    pub dropped: bool,
+    /// The keeper has fenced its Postgres, for a mutation.
+    pub was_fenced: bool,
+}
+
+/// The clocks of a host, made from the time of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Clock {
+    /// How fast they go, in thousandths.
+    pub rate: u64,
+    /// What the monotonic clock shows at the beginning of the world.
+    pub offset: u64,
+    /// How far the wall clock is from the monotonic one; it jumps.
+    pub wall: i64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { rate: 1000, offset: 0, wall: 0 }
+    }
+}
+
+impl Clock {
+    /// The monotonic clock at this time of the world; it never goes back.
+    pub fn read(self, world: u64) -> u64 {
+        self.offset + world * self.rate / 1000
+    }
+
+    /// When the monotonic clock shows this.
+    pub fn when(self, shown: u64) -> u64 {
+        (shown.saturating_sub(self.offset) * 1000).div_ceil(self.rate.max(1))
+    }
+}
+
+/// What stands still, and goes on later with the memory that it had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Frozen {
+    /// Nothing.
+    #[default]
+    No,
+    /// The keeper (SIGSTOP).
+    Keeper,
+    /// The whole host (a paused virtual machine).
+    Host,
 }
 
 /// All hosts. Copies of a world share those that do not differ.
@@ -79,6 +130,11 @@ impl Machines {
         self.0.values().map(AsRef::as_ref)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.0.len()).unwrap_or(u64::MAX)
+    }
+
     /// All hosts with their nodes.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Machine)> {
         self.0.iter().map(|(id, machine)| (*id, machine.as_ref()))
@@ -104,6 +160,8 @@ pub struct Keeper {
     pub sealing_since: Option<u64>,
     /// When Postgres went down by itself.
     pub down_since: Option<Millis>,
+    /// Since when it has been asked to stop.
+    pub leaving_since: Option<u64>,
 }
 
 /// What a running Postgres has in memory.
@@ -113,12 +171,56 @@ pub struct ServerMemory {
     pub rows: BTreeMap<NodeId, Row>,
     /// A standby's walreceiver.
     pub receiver: Option<Receiver>,
-    /// The live `synchronous_standby_names`; `None` blocks.
+    /// The live `synchronous_standby_names`, as a new connection shows it; `None` blocks.
     pub spec: Option<Spec>,
+    /// The checkpointer, where it has not picked that up: its flag says whether commits wait at all.
+    pub checkpointer: Option<Lag>,
+    /// Up to where walsenders have released commits; never lowered.
+    pub released: Lsn,
     /// Records before this one have no waiting client.
     pub waiting_from: usize,
     /// The barrier of a generation.
     pub barrier: Option<(Gen, Lsn)>,
+}
+
+/// A process that has not picked up the newest `synchronous_standby_names`
+/// (docs/postgres-facts.md, sections 1, 2 and 11).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lag {
+    /// What it runs under.
+    pub under: Setting,
+    /// It is held inside its read of the file, which said this.
+    pub reading: Option<Setting>,
+}
+
+/// A value of `synchronous_standby_names`; `None` blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Setting(pub Option<Spec>);
+
+impl ServerMemory {
+    /// Commits wait for somebody: the checkpointer's flag.
+    pub fn waits(&self) -> bool {
+        let spec = self.checkpointer.as_ref().map_or(&self.spec, |lag| &lag.under.0);
+        spec.as_ref().is_none_or(|spec| !spec.is_asynchronous())
+    }
+
+    /// What a walsender runs under.
+    pub fn setting_of<'a>(&'a self, row: &'a Row) -> Option<&'a Spec> {
+        row.lag.as_ref().map_or(&self.spec, |lag| &lag.under.0).as_ref()
+    }
+
+    /// Whether a walsender's `sync_priority` is not 0.
+    pub fn counts(&self, node: NodeId, row: &Row) -> bool {
+        self.setting_of(row).is_some_and(|spec| spec.standbys.contains(&node))
+    }
+
+    /// The file has been written and reloaded; no process has looked yet.
+    pub fn fall_behind(&mut self, before: Option<Spec>) {
+        let lags = self.rows.values_mut().map(|row| &mut row.lag).chain([&mut self.checkpointer]);
+        for lag in lags {
+            lag.get_or_insert_with(|| Lag { under: Setting(before.clone()), reading: None });
+        }
+    }
 }
 
 /// A walsender of a member.
@@ -130,8 +232,10 @@ pub struct Row {
     pub flushed: Lsn,
     /// When that last moved or was up to date.
     pub moved: u64,
-    /// When it last replied.
-    pub replied: u64,
+    /// The standby's wall clock when it last replied.
+    pub replied: i64,
+    /// Its walsender has not picked up the newest setting.
+    pub lag: Option<Lag>,
 }
 
 /// A walreceiver.
@@ -171,10 +275,15 @@ impl Machine {
             job: None,
             replay_stuck: false,
             cannot_start: false,
+            clock: Clock::default(),
+            frozen: Frozen::No,
+            wal_from: 0,
+            dropped: false,
+            was_fenced: false,
         }
     }
 
-    /// Starts the keeper. A primary that was running, or that may start by itself, has one lease to
+    /// Starts the keeper at this time of the host's clock. A primary that was running, or that may start by itself, has one lease to
     /// prove itself.
     pub fn start_keeper(&mut self, now: u64) {
         self.processes += 1;
@@ -198,6 +307,7 @@ impl Machine {
             tenure,
             sealing_since: None,
             down_since: None,
+            leaving_since: None,
         });
         // A new keeper begins again with the signs of what the file says.
         self.view.sync = fsm::node::Sync::Unknown;
@@ -237,6 +347,26 @@ impl Machine {
             Some(persisted.assignment.member(self.id)?.admission)
         };
         self.server.receiver.as_ref().is_some_and(|r| r.slot.is_some() && r.slot == own())
+    }
+
+    /// What the host's monotonic clock shows.
+    pub fn time(&self, world: u64) -> u64 {
+        self.clock.read(world)
+    }
+
+    /// What the host's wall clock shows.
+    pub fn wall(&self, world: u64) -> i64 {
+        i64::try_from(self.time(world)).unwrap_or(i64::MAX).saturating_add(self.clock.wall)
+    }
+
+    /// Whether the host does anything.
+    pub fn runs(&self) -> bool {
+        self.up && self.frozen != Frozen::Host
+    }
+
+    /// Whether its keeper does anything.
+    pub fn is_kept(&self) -> bool {
+        self.up && self.keeper.is_some() && self.frozen == Frozen::No
     }
 
     /// Whether a write could be acknowledged here.

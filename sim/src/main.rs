@@ -2,6 +2,7 @@
 
 mod cli {
     pub(crate) mod search;
+    pub(crate) mod walk;
 }
 
 use clap::{Parser, Subcommand};
@@ -19,10 +20,16 @@ struct Cli {
 enum Command {
     /// Search every state that can be reached within bounds.
     Search(cli::search::Options),
+    /// Walk from many seeds.
+    Walk(cli::walk::Options),
+    /// Walk from one seed again, with its trace.
+    Replay(cli::walk::Replay),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Search(options) => options.run(),
+        Command::Walk(options) => options.run(),
+        Command::Replay(options) => options.run(),
     }
 }

@@ -8,8 +8,11 @@ use crate::world::Mutation;
 use fsm::Millis;
 use fsm::group::record::Phase;
 use fsm::group::{Decision, Record, View, goals, rules};
-use shared::ids::NodeId;
-use shared::report::{Answer, Lease, Report};
+use shared::ids::{Epoch, Gen, NodeId, TimelineId};
+use shared::lsn::Position;
+use shared::report::{Answer, Lease, Report, Sealed};
+use shared::spec::Spec;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// More decisions in a row without anything new seen means that two rules undo each other.
@@ -28,7 +31,35 @@ pub struct Monitor {
     pub decisions: Option<Vec<(Record, Decision)>>,
     /// The first broken invariant.
     pub violation: Option<Violation>,
+    /// Elections with accepted loss that nobody has looked at yet.
+    pub losses: Vec<Loss>,
+    /// What is taken away.
+    pub mutation: Mutation,
+    /// What mutations need of the past.
+    past: Past,
 }
+
+/// An election in which the operator gave something up.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// The epoch that it gave.
+    pub epoch: Epoch,
+    /// The primary before it.
+    pub old: Option<NodeId>,
+    /// Those whose logs it was decided on.
+    pub witnesses: Vec<NodeId>,
+}
+
+/// What a monitor without some rule remembers.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    seals: BTreeMap<NodeId, Sealed>,
+    specs: BTreeMap<Gen, Spec>,
+    view: Option<(u64, View)>,
+}
+
+/// How old a stale view gets.
+const STALE_MS: u64 = 150;
 
 impl Monitor {
     /// A monitor that has not been started.
@@ -39,6 +70,9 @@ impl Monitor {
             up: false,
             decisions: None,
             violation: None,
+            losses: Vec::new(),
+            mutation: Mutation::None,
+            past: Past::default(),
         }
     }
 
@@ -51,13 +85,19 @@ impl Monitor {
         self.commit(decision, now);
     }
 
+    /// The record, to change it behind its back.
+    pub fn record_mut(&mut self) -> &mut Record {
+        Arc::make_mut(&mut self.record)
+    }
+
     /// What is seen, to change it.
     pub fn view_mut(&mut self) -> &mut View {
         Arc::make_mut(&mut self.view)
     }
 
     /// Takes in a report; `None` where it is refused, as one of a second keeper process.
-    pub fn take_report(&mut self, id: NodeId, report: Report, now: u64) -> bool {
+    pub fn take_report(&mut self, id: NodeId, mut report: Report, now: u64) -> bool {
+        self.mutate_report(id, &mut report);
         let fresh = self.record.settings.timers().report_interval_ms * 2;
         let duplicate = self.view.nodes.get(&id).is_some_and(|evidence| {
             let other = evidence.report.as_ref().is_some_and(|r| r.keeper != report.keeper);
@@ -92,31 +132,134 @@ impl Monitor {
         self.accuse(format!("not settled after {ROUNDS} decisions in a row"));
     }
 
-    fn step(&self, now: u64, tie_break: u64, mutation: Mutation) -> Option<Decision> {
-        let blind = matches!(
-            (mutation, &self.record.phase),
-            (Mutation::IgnoreCovers, Phase::Serving | Phase::Electing(_))
-        );
-        if blind {
-            let record = Record { specs: Vec::new(), ..Record::clone(&self.record) };
-            let decision = rules::step(&record, &self.view, at(now), tie_break);
+    fn mutate_report(&mut self, id: NodeId, report: &mut Report) {
+        match self.mutation {
+            Mutation::OldSeals => {
+                if let Some(sealed) = report.sealed.filter(|sealed| sealed.position.is_some()) {
+                    self.past.seals.insert(id, sealed);
+                }
+            }
+            Mutation::NoGenerations => {
+                let newest = self.record.newest_spec();
+                if let (Some(in_force), Some(newest)) = (&mut report.in_force, newest) {
+                    let said = self.past.specs.get(&in_force.generation);
+                    if said.is_some_and(|said| said.same_terms(newest)) {
+                        in_force.generation = newest.generation;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, now: u64, tie_break: u64, mutation: Mutation) -> Option<Decision> {
+        if mutation == Mutation::None {
+            return rules::step(&self.record, &self.view, at(now), tie_break);
+        }
+        let view = self.mutated_view(mutation, now);
+        let blind = self.mutated_record(mutation).filter(|_| {
+            matches!(
+                self.record.phase,
+                Phase::Serving | Phase::Electing(_) | Phase::Forwarding { .. }
+            )
+        });
+        if let Some(record) = blind {
+            let decision = rules::step(&record, &view, at(now), tie_break);
             let of_election = |decision: &Decision| decision.record.phase != self.record.phase;
             if let Some(mut decision) = decision.filter(of_election) {
-                let mut specs = self.record.specs.clone();
-                specs.append(&mut decision.record.specs);
-                decision.record.specs = specs;
+                let new = std::mem::take(&mut decision.record.specs).into_iter();
+                let new = new.filter(|spec| spec.generation >= self.record.next_generation);
+                decision.record.specs = self.record.specs.iter().cloned().chain(new).collect();
+                for (id, node) in &mut decision.record.nodes {
+                    let before = self.record.nodes.get(id);
+                    node.candidate_priority =
+                        before.map_or(node.candidate_priority, |before| before.candidate_priority);
+                }
                 return Some(decision);
             }
         }
-        rules::step(&self.record, &self.view, at(now), tie_break)
+        let mut decision = rules::step(&self.record, &view, at(now), tie_break)?;
+        if mutation == Mutation::PlainTimelines && decision.record.epoch > self.record.epoch {
+            number_plainly(&mut decision.record, &view);
+        }
+        Some(decision)
+    }
+
+    /// What an election without some rule is decided on.
+    fn mutated_record(&self, mutation: Mutation) -> Option<Record> {
+        let mut record = Record::clone(&self.record);
+        match mutation {
+            Mutation::IgnoreCovers => record.specs.clear(),
+            Mutation::IgnorePending => {
+                let confirmed = record.confirmed;
+                let last = record.specs.iter().rposition(|spec| Some(spec.generation) <= confirmed);
+                record.specs.truncate(last.unwrap_or(0) + 1);
+            }
+            Mutation::ZeroPriority if record.nodes.len() == 2 => {
+                for node in record.nodes.values_mut() {
+                    node.candidate_priority = node.candidate_priority.max(1);
+                }
+            }
+            _ => return None,
+        }
+        Some(record)
+    }
+
+    /// What a monitor without some rule believes to see.
+    fn mutated_view(&mut self, mutation: Mutation, now: u64) -> View {
+        let ticket = self.record.ticket;
+        let mut view = View::clone(&self.view);
+        let furthest = |view: &View| {
+            let nodes = self.record.nodes.keys();
+            nodes.filter_map(|id| view.sealed_position(*id, ticket)).max()
+        };
+        match mutation {
+            Mutation::StaleView => {
+                let fresh = self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
+                let (seen, old) = fresh.unwrap_or((now, view));
+                view = old.clone();
+                self.past.view = Some((seen, old));
+            }
+            Mutation::NoLeaseWait => view.leases_end = Millis(0),
+            Mutation::NoPositions => {
+                let furthest = furthest(&view);
+                for report in view.nodes.values_mut().filter_map(|e| e.report.as_mut()) {
+                    if let Some(sealed) = report.sealed.as_mut().filter(|s| s.ticket == ticket) {
+                        sealed.position = sealed.position.and(furthest);
+                    }
+                }
+            }
+            Mutation::OldSeals | Mutation::Unsealed => {
+                for (id, evidence) in &mut view.nodes {
+                    let Some(report) = evidence.report.as_mut() else { continue };
+                    let believed = if mutation == Mutation::OldSeals {
+                        self.past.seals.get(id).and_then(|sealed| sealed.position)
+                    } else {
+                        position_of(&self.record, report)
+                    };
+                    if believed.is_some() && report.sealed.is_none_or(|s| s.ticket != ticket) {
+                        report.sealed = Some(Sealed { ticket, position: believed });
+                    }
+                }
+            }
+            _ => {}
+        }
+        view
     }
 
     /// Stores a decision, and looks whether it may be one.
     pub fn commit(&mut self, decision: Decision, now: u64) {
-        if let Err(why) = check(&self.record, &decision) {
+        if let Err(why) = check(&self.record, &decision)
+            && self.mutation != Mutation::PlainTimelines
+        {
             self.accuse(why);
         }
-        let next = Arc::new(decision.record.clone());
+        self.losses.extend(loss(&self.record, &decision));
+        if self.mutation == Mutation::NoGenerations {
+            let specs = decision.record.specs.iter();
+            self.past.specs.extend(specs.map(|spec| (spec.generation, spec.clone())));
+        }
+        let next = decision.record.clone();
         if let Some(decisions) = &mut self.decisions {
             decisions.push((Record::clone(&self.record), decision));
         }
@@ -126,7 +269,7 @@ impl Monitor {
         if self.view.nodes.keys().any(|id| !next.nodes.contains_key(id)) {
             self.view_mut().nodes.retain(|id, _| next.nodes.contains_key(id));
         }
-        self.record = next;
+        self.record = Arc::new(next);
         for id in self.record.nodes.keys() {
             if goals::assignment(&self.record, &self.view, *id).is_none() {
                 self.violation.get_or_insert(Violation::Record(format!("no goal for node {id}")));
@@ -166,6 +309,45 @@ impl Monitor {
     }
 }
 
+/// The timeline that PostgreSQL would take by itself.
+fn number_plainly(record: &mut Record, view: &View) {
+    let own = record.primary.and_then(|id| view.report(id)?.postgres.timeline);
+    if let (Some(own), Some(entry)) = (own, record.lineage.0.last_mut()) {
+        entry.timeline = TimelineId(own.0 + 1);
+    }
+}
+
+/// Where a node's log ended by its newest report, sealed or not.
+fn position_of(record: &Record, report: &Report) -> Option<Position> {
+    let epoch = record.lineage.epoch_of(report.postgres.timeline?)?;
+    Some(Position { epoch, lsn: report.postgres.lsn? })
+}
+
+/// The recorded loss of an election.
+fn loss(before: &Record, decision: &Decision) -> Option<Loss> {
+    let event = decision.events.iter().find(|event| event.rule == "elected")?;
+    event.evidence.get("given_up").filter(|given_up| !given_up.is_null())?;
+    let named = event.evidence.get("witnesses")?.as_object()?;
+    let nodes = &before.nodes;
+    let witnesses =
+        nodes.iter().filter(|(_, node)| named.contains_key(node.name.as_str())).map(|(id, _)| *id);
+    let (epoch, old) = (decision.record.epoch, before.primary);
+    Some(Loss { epoch, old, witnesses: witnesses.collect() })
+}
+
+/// Who is elected may be: a priority of 0 is for operators to overrule.
+fn check_elected(before: &Record, after: &Record) -> Result<(), String> {
+    let Some(election) = before.phase.election() else { return Ok(()) };
+    let Some((id, node)) = after.primary.and_then(|id| Some((id, before.nodes.get(&id)?))) else {
+        return Err("a primary that is no node was elected".to_owned());
+    };
+    let asked_for = election.preferred == Some(id);
+    if node.maintenance || node.dropping || (node.candidate_priority == 0 && !asked_for) {
+        return Err(format!("{} was elected and may not be a primary", node.name));
+    }
+    Ok(())
+}
+
 /// What holds of every decision.
 pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     let after = &decision.record;
@@ -194,8 +376,11 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     if !kept && !confirmed && !after.nodes.is_empty() {
         return Err(format!("a spec was dropped {}", because()));
     }
-    if after.epoch > before.epoch && after.ticket <= before.ticket {
-        return Err(format!("an epoch without a new ticket {}", because()));
+    if after.epoch > before.epoch {
+        if after.ticket <= before.ticket {
+            return Err(format!("an epoch without a new ticket {}", because()));
+        }
+        return check_elected(before, after);
     }
     Ok(())
 }

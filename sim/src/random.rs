@@ -11,6 +11,15 @@ impl Random {
         Self(Some(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66_D1CE_4E5B))
     }
 
+    /// The generator of one step of a walk: what one step draws is nothing to the others, so that they
+    /// stay what they are when one is left out.
+    pub fn of_step(seed: u64, step: usize) -> Self {
+        let step = u64::try_from(step).unwrap_or(u64::MAX);
+        let mut mixed = Self::new(seed ^ step.wrapping_mul(0xD6E8_FEB8_6659_FD93));
+        mixed.draw();
+        mixed
+    }
+
     /// Nothing is left to chance: what happens once in so many times never does.
     pub fn none() -> Self {
         Self(None)

@@ -3,7 +3,7 @@
 use crate::log::{RecordId, location};
 use crate::machine::{Machine, Receiver, Row};
 use crate::node::{become_ready, show_signs};
-use crate::world::World;
+use crate::world::{Mutation, World};
 use fsm::Millis;
 use fsm::node::Upstream;
 use shared::ids::{Epoch, NodeId};
@@ -13,9 +13,12 @@ impl World {
     /// A client writes where it can; it waits for its COMMIT.
     pub fn write(&mut self, id: NodeId) {
         let commit = self.fresh_commit();
-        let Some(machine) = self.machines.get_mut(id).filter(|m| m.up && m.is_writable()) else {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.runs() && m.is_writable()) else {
             return;
         };
+        if self.fenced.contains_key(&id) {
+            return;
+        }
         machine.log.push(commit);
         machine.refresh();
         self.acknowledge(id);
@@ -23,7 +26,7 @@ impl World {
 
     /// One thing that a node's Postgres does by itself.
     pub fn postgres_turn(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(id).filter(|machine| machine.up) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|machine| machine.runs()) else { return };
         if machine.view.server.is_none() {
             become_ready(&mut machine.view);
             machine.refresh();
@@ -34,6 +37,7 @@ impl World {
             return;
         }
         if machine.is_writable() {
+            self.pick_up(id);
             self.acknowledge(id);
             return;
         }
@@ -41,11 +45,15 @@ impl World {
     }
 
     fn standby_turn(&mut self, id: NodeId) {
+        let early = self.mutation == Mutation::EarlySeal;
         let Some(machine) = self.machines.get_mut(id) else { return };
         let wanted = receiver_of(machine);
         if !machine.replay_stuck && machine.server.receiver != wanted {
             // The startup process ends a walreceiver whose settings have changed.
             machine.server.receiver = None;
+        }
+        if early && wanted.is_none() {
+            show_signs(&mut machine.view);
         }
         let upstream = machine.server.receiver.clone();
         match (upstream, wanted) {
@@ -68,7 +76,9 @@ impl World {
         let from = wanted.from;
         let now = self.now;
         let reached = self.reaches(id, from);
-        let Some(own) = self.machines.get(id).map(|machine| machine.log.end()) else { return };
+        let Some((own, replied)) = self.machines.get(id).map(|m| (m.log.end(), m.wall(now))) else {
+            return;
+        };
         let Some(upstream) = self.machines.get_mut(from).filter(|m| reached && m.is_ready()) else {
             return;
         };
@@ -76,7 +86,8 @@ impl World {
             if !upstream.slots.contains(&(id, *slot)) {
                 return;
             }
-            let row = Row { slot: *slot, flushed: own, moved: now, replied: now };
+            let moved = upstream.time(now);
+            let row = Row { slot: *slot, flushed: own, moved, replied, lag: None };
             upstream.server.rows.insert(id, row);
         }
         if let Some(machine) = self.machines.get_mut(id) {
@@ -87,12 +98,17 @@ impl World {
     fn stream(&mut self, id: NodeId, receiver: &Receiver) {
         let from = receiver.from;
         let now = self.now;
+        if self.machines.get(from).is_some_and(|source| source.up && !source.runs()) {
+            // Nothing comes, and nothing says that nothing will.
+            return;
+        }
         let source = self.machines.get(from).filter(|m| m.is_ready() && self.reaches(id, from));
         // A restarted upstream has no walsender for this receiver any more.
         let source = source.filter(|source| {
             let row = source.server.rows.get(&id);
             receiver.slot.is_none() || row.map(|row| &row.slot) == receiver.slot.as_ref()
         });
+        let recycled = source.map_or(0, |source| source.wal_from);
         let Some(log) = source.map(|source| source.log.clone()) else {
             if let Some(machine) = self.machines.get_mut(id) {
                 machine.server.receiver = None;
@@ -100,7 +116,7 @@ impl World {
             return;
         };
         let Some(machine) = self.machines.get_mut(id) else { return };
-        if !machine.log.can_follow(&log) {
+        if !machine.log.can_follow(&log) || machine.log.records().len() < recycled {
             machine.server.receiver = None;
             return;
         }
@@ -109,15 +125,19 @@ impl World {
             while machine.log.take_from(&log) && !machine.log.ends_with_commit() {}
         }
         let flushed = machine.log.end();
-        if let Some(upstream) = self.machines.get_mut(from) {
-            let end = upstream.log.end();
+        let stamp = machine.wall(now);
+        if let Some(upstream) = self.machines.get_mut(from).filter(|_| receiver.slot.is_some()) {
+            let (end, now) = (upstream.log.end(), upstream.time(now));
             if let Some(row) = upstream.server.rows.get_mut(&id) {
                 if flushed > row.flushed || flushed >= end {
                     row.moved = now;
                 }
                 row.flushed = flushed;
-                row.replied = now;
+                row.replied = stamp;
             }
+        }
+        if self.lags && receiver.slot.is_some() {
+            self.release_by(from, id);
         }
     }
 
@@ -130,7 +150,7 @@ impl World {
         let log = machine.log.clone();
         for peer in self.ids() {
             let reached = self.reaches(id, peer);
-            let Some(standby) = self.machines.get_mut(peer).filter(|_| reached) else { continue };
+            let Some(standby) = self.machines.get_mut(peer).filter(|m| reached && m.runs()) else { continue };
             let follows = standby.server.receiver.as_ref().is_some_and(|r| r.from == id);
             if follows && standby.log.can_follow(&log) {
                 while standby.log.take_from(&log) {}
@@ -142,7 +162,9 @@ impl World {
     /// Releases the clients whose commits are where the live spec wants them.
     pub fn acknowledge(&mut self, id: NodeId) {
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_writable()) else { return };
-        let Some(bound) = released(machine) else { return };
+        let Some(bound) = (if self.lags { freed(machine) } else { released(machine) }) else {
+            return;
+        };
         let records = machine.log.records();
         let released: Vec<_> = records
             .iter()
@@ -154,6 +176,12 @@ impl World {
         machine.server.waiting_from += released.len();
         let released: Vec<_> = released.into_iter().filter(|record| record.is_commit()).collect();
         let timeline = machine.log.timeline();
+        let waits = machine.server.waits();
+        let unguarded = !machine.is_kept() || machine.is_fenced(machine.time(self.now));
+        if !waits && unguarded && self.ledger.has_losses() && self.mutation != Mutation::NoLease {
+            // Asynchronous, beyond its lease, and the keeper cannot act: docs/safety.md, "A pause".
+            return;
+        }
         let Some(epoch) = self.monitor.record.lineage.epoch_of(timeline) else {
             if !released.is_empty() {
                 self.ledger.accuse(crate::ledger::Violation::NoEpoch { node: id });
@@ -174,12 +202,11 @@ impl World {
 
     /// Replies that have come in since a primary's keeper last looked.
     pub fn note_replies(&mut self, id: NodeId) {
-        let now = Millis(self.now);
         let Some(machine) = self.machines.get_mut(id) else { return };
+        let now = Millis(machine.time(self.now));
         let Some(keeper) = machine.keeper.as_mut() else { return };
         for (node, row) in &machine.server.rows {
-            let stamp = i64::try_from(row.replied).unwrap_or(i64::MAX);
-            keeper.tenure.saw_reply(*node, stamp, now);
+            keeper.tenure.saw_reply(*node, row.replied, now);
         }
     }
 }
@@ -194,7 +221,13 @@ fn receiver_of(machine: &Machine) -> Option<Receiver> {
     }
 }
 
-/// Up to where commits are released.
+/// Up to where commits are released while every process is at its own pace: by walsenders that were
+/// answered, or by the checkpointer's flag.
+fn freed(machine: &Machine) -> Option<Lsn> {
+    Some(if machine.server.waits() { machine.server.released } else { machine.log.end() })
+}
+
+/// Up to where commits are released, where every process runs under what the file says.
 fn released(machine: &Machine) -> Option<Lsn> {
     let spec = machine.server.spec.as_ref()?;
     if spec.is_asynchronous() {

@@ -1,34 +1,50 @@
-//! A walk: a group forms, things go wrong for a while, then nothing does any more and the group has
-//! to converge.
+//! A walk: groups form, things go wrong for a while, then nothing does any more and each group has to
+//! converge. A walk comes from its seed: each step draws from a generator of its own, so that what goes
+//! wrong in one step can be left out and the others stay what they are.
 
+use crate::disturb::{EVERYTHING, Mix};
 use crate::ledger::Violation;
 use crate::log::RecordId;
+use crate::machine::Machine;
 use crate::random::Random;
 use crate::world::{Mutation, World};
 use fsm::group::Phase;
 use fsm::group::election::covers;
 use shared::ids::NodeId;
 use shared::settings::Settings;
+use std::collections::BTreeSet;
 
 /// What a walk is made of.
 #[derive(Clone, Debug)]
 pub struct Walk {
-    /// How many nodes.
+    /// How many nodes a group begins with.
     pub nodes: u64,
+    /// How many groups there are beside each other, below one monitor process.
+    pub groups: u64,
     /// How many actions there are while things go wrong.
     pub actions: usize,
     /// One of so many actions is a fault.
     pub calm: u64,
-    /// Whether the group has to converge in the end.
+    /// What may happen.
+    pub mix: Mix,
+    /// The processes of a Postgres pick up a new sync spec at different moments.
+    pub lags: bool,
+    /// Messages are lost, and arrive late.
+    pub loses_messages: bool,
+    /// Whether the groups have to converge in the end.
     pub heals: bool,
     /// What is taken away.
     pub mutation: Mutation,
-    /// The formation's settings.
+    /// The formations' settings.
     pub settings: Settings,
 }
 
 /// For how many rounds a group without faults may take to converge: more than ten drain timeouts.
 const ROUNDS: usize = 3000;
+/// After so many rounds an operator looks whether the group can prove anything at all.
+const PATIENCE: usize = 400;
+/// A shortened trace is looked for in so many walks at most.
+const SHORTER: usize = 400;
 
 /// How a walk went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,8 +53,10 @@ pub struct Summary {
     pub acknowledged: usize,
     /// Promotions.
     pub promotions: usize,
-    /// Rounds until the group had converged after the faults.
+    /// Rounds until the groups had converged after the faults.
     pub rounds: usize,
+    /// Things that went wrong.
+    pub disturbances: usize,
 }
 
 /// A promise was broken.
@@ -50,6 +68,8 @@ pub struct Failure {
     pub violation: Violation,
     /// The newest things that happened before.
     pub trace: Vec<String>,
+    /// The steps in which something went wrong.
+    pub disturbed: Vec<usize>,
 }
 
 impl std::fmt::Display for Failure {
@@ -59,11 +79,29 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// One way through a walk.
+#[derive(Debug)]
+struct Course {
+    worlds: Vec<World>,
+    disturbed: Vec<usize>,
+}
+
 impl Walk {
     /// A walk with so many nodes, everything as it is shipped, with timers as short as they may be.
     pub fn new(nodes: u64) -> Self {
         let settings = Settings { node_timeout_ms: 300, ..Settings::default() };
-        Self { nodes, actions: 3000, calm: 70, heals: true, mutation: Mutation::None, settings }
+        Self {
+            nodes,
+            groups: 1,
+            actions: 3000,
+            calm: 70,
+            mix: EVERYTHING,
+            lags: true,
+            loses_messages: true,
+            heals: true,
+            mutation: Mutation::None,
+            settings,
+        }
     }
 
     /// The world of a seed, before anything has happened.
@@ -73,31 +111,169 @@ impl Walk {
 
     /// Walks.
     pub fn run(&self, seed: u64) -> Result<Summary, Box<Failure>> {
-        let mut world = self.world(seed);
-        let outcome = self.run_in(&mut world);
-        let (acknowledged, promotions) = world.ledger.counts();
-        outcome
-            .map(|rounds| Summary { acknowledged, promotions, rounds })
-            .map_err(|violation| Box::new(Failure { seed, violation, trace: world.trace() }))
+        let found = self.run_without(seed, &BTreeSet::new(), 0);
+        found.map_err(|failure| {
+            // Once more, with a trace.
+            let again = self.run_without(seed, &BTreeSet::new(), 160);
+            again.err().unwrap_or(failure)
+        })
     }
 
-    fn run_in(&self, world: &mut World) -> Result<usize, Violation> {
-        converge(world)?;
-        world.faulty = true;
-        for _ in 0..self.actions {
-            act(world, self.calm);
-            world.violation().map_or(Ok(()), Err)?;
+    /// Walks without what goes wrong in these steps; so many lines of the trace are kept.
+    pub fn run_without(
+        &self,
+        seed: u64,
+        without: &BTreeSet<usize>,
+        keeps: usize,
+    ) -> Result<Summary, Box<Failure>> {
+        let mut course = self.begin(seed, keeps);
+        let outcome = self.go(&mut course, seed, without);
+        let counts = course.worlds.iter().map(|world| world.ledger.counts());
+        let (acknowledged, promotions) = counts.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
+        let disturbances = course.disturbed.len();
+        outcome
+            .map(|rounds| Summary { acknowledged, promotions, rounds, disturbances })
+            .map_err(|(violation, group)| {
+                let trace = course.worlds.get(group).map(World::trace).unwrap_or_default();
+                let disturbed = course.disturbed;
+                Box::new(Failure { seed, violation, trace, disturbed })
+            })
+    }
+
+    /// The same failure with as little going wrong as can be found.
+    pub fn shorten(&self, failure: &Failure) -> Failure {
+        let seed = failure.seed;
+        let same = std::mem::discriminant(&failure.violation);
+        let mut best = failure.clone();
+        let mut without = BTreeSet::new();
+        let mut tries = 0;
+        let mut size = best.disturbed.len().div_ceil(2);
+        while size > 0 && tries < SHORTER {
+            let mut found = false;
+            for chunk in best.disturbed.clone().chunks(size) {
+                tries += 1;
+                let more: BTreeSet<_> = without.iter().chain(chunk).copied().collect();
+                if let Err(shorter) = self.run_without(seed, &more, 400)
+                    && std::mem::discriminant(&shorter.violation) == same
+                    && tries < SHORTER
+                {
+                    (best, without, found) = (*shorter, more, true);
+                    break;
+                }
+            }
+            if !found {
+                size /= 2;
+            }
+            size = size.min(best.disturbed.len());
         }
-        if !self.heals {
-            return Ok(0);
+        best
+    }
+
+    fn begin(&self, seed: u64, keeps: usize) -> Course {
+        let worlds = (0..self.groups).map(|group| {
+            let mut world = self.world(seed ^ group.wrapping_mul(0xA5A5_5A5A_1234_5678));
+            world.keeps = keeps;
+            world.set_clocks();
+            world.lags = self.lags;
+            world
+        });
+        Course { worlds: worlds.collect(), disturbed: Vec::new() }
+    }
+
+    fn go(
+        &self,
+        course: &mut Course,
+        seed: u64,
+        without: &BTreeSet<usize>,
+    ) -> Result<usize, (Violation, usize)> {
+        for (group, world) in course.worlds.iter_mut().enumerate() {
+            converge(world).map_err(|violation| (violation, group))?;
+            world.faulty = true;
         }
-        world.mend();
-        converge(world)
+        for index in 0..self.actions {
+            let group = index.checked_rem(course.worlds.len()).unwrap_or(0);
+            self.step(course, seed, index, without);
+            let violation = course.worlds.get(group).and_then(World::violation);
+            violation.map_or(Ok(()), |violation| Err((violation, group)))?;
+        }
+        let mut rounds = 0;
+        for (group, world) in course.worlds.iter_mut().enumerate().filter(|_| self.heals) {
+            world.random = Random::of_step(seed, usize::MAX - group);
+            world.mend();
+            rounds += converge(world).map_err(|violation| (violation, group))?;
+        }
+        Ok(rounds)
+    }
+
+    fn step(&self, course: &mut Course, seed: u64, index: usize, without: &BTreeSet<usize>) {
+        let group = index.checked_rem(course.worlds.len()).unwrap_or(0);
+        let Some(world) = course.worlds.get_mut(group) else { return };
+        world.random = Random::of_step(seed, index);
+        turn(world);
+        let mut chance = Random::of_step(!seed, index);
+        let harm = Harm::draw(&mut chance, self.calm, self.loses_messages);
+        if harm.is_none() {
+            return;
+        }
+        if without.contains(&index) {
+            return;
+        }
+        course.disturbed.push(index);
+        world.random = chance;
+        if harm.common {
+            // One process serves all groups.
+            let at_once = world.random.one_in(2);
+            course.worlds.iter_mut().for_each(|world| world.crash_monitor(at_once));
+        } else {
+            harm.apply(world, self.mix);
+        }
+    }
+}
+
+/// What goes wrong in a step.
+#[derive(Clone, Copy, Debug)]
+struct Harm {
+    common: bool,
+    disturbs: bool,
+    late: bool,
+    loses: bool,
+}
+
+impl Harm {
+    fn draw(chance: &mut Random, calm: u64, messages: bool) -> Self {
+        Self {
+            common: chance.one_in(calm * 40),
+            disturbs: chance.one_in(calm),
+            late: messages && chance.one_in(30),
+            loses: messages && chance.one_in(40),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        !(self.common || self.disturbs || self.late || self.loses)
+    }
+
+    fn apply(self, world: &mut World, mix: Mix) {
+        if self.disturbs {
+            world.disturb(mix);
+        }
+        if self.late {
+            world.deliver_late();
+        }
+        if self.loses && !world.messages.is_empty() {
+            world.messages.swap_remove(0);
+        }
     }
 }
 
 /// One action, which may be a fault.
 pub fn act(world: &mut World, calm: u64) {
+    turn(world);
+    Harm::draw(&mut world.random, calm, true).apply(world, EVERYTHING);
+}
+
+/// Somebody does something, and time passes: sometimes up to the very end of a lease.
+fn turn(world: &mut World) {
     let ids = world.ids();
     let Some(id) = world.random.pick(&ids) else { return };
     match world.random.below(11) {
@@ -107,17 +283,14 @@ pub fn act(world: &mut World, calm: u64) {
         9 => world.monitor_turn(),
         _ => world.write(id),
     }
-    let ms = if world.random.one_in(150) { world.random.below(400) } else { world.random.below(5) };
+    // Everybody has as many turns within a lease, however many there are.
+    let pace = 1 + 9 / world.machines.count().max(1);
+    let ms = match world.random.below(600) {
+        0..=1 => world.random.below(400),
+        2..=3 => world.until_lease_edge(),
+        _ => world.random.below(pace),
+    };
     world.pass(ms);
-    if world.random.one_in(calm) {
-        world.disturb();
-    }
-    if world.random.one_in(30) {
-        world.deliver_late();
-    }
-    if world.random.one_in(40) && !world.messages.is_empty() {
-        world.messages.swap_remove(0);
-    }
 }
 
 /// A round in which everybody has a turn and nothing goes wrong.
@@ -140,6 +313,17 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
     let mut probe = None;
     for rounds in 0..ROUNDS {
         round(world);
+        if rounds == PATIENCE && !is_provable(world) {
+            // Nothing is promised where a disk or a node is lost for good, and the only proof with it.
+            if !world.machines.values().any(|m| m.has_data() && is_member(world, m.id)) {
+                return Ok(rounds);
+            }
+            world.fail_over_with_loss(false);
+        } else if rounds == 2 * PATIENCE && world.monitor.record.phase.election().is_some() {
+            // As the operator is told: the old primary could not be shown to be silent.
+            world.fail_over_with_loss(true);
+            world.mend();
+        }
         world.violation().map_or(Ok(()), Err)?;
         let Some(primary) = settled(world) else {
             probe = None;
@@ -151,8 +335,7 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
             Some(_) => {}
         }
     }
-    // Nothing is promised where a lost disk took the only proof with it.
-    if is_provable(world) { Err(Violation::Stuck(describe(world))) } else { Ok(ROUNDS) }
+    Err(Violation::Stuck(describe(world)))
 }
 
 /// Whether the nodes that have their data could prove that they have every acknowledged commit.
@@ -161,13 +344,17 @@ pub fn is_provable(world: &World) -> bool {
     let witnesses = world
         .machines
         .values()
-        .filter(|machine| machine.has_data())
+        .filter(|machine| machine.has_data() && is_member(world, machine.id))
         .filter_map(|machine| {
             let position = record.lineage.position(&machine.log.history(), machine.log.end())?;
             Some((machine.id, position))
         })
         .collect();
     covers(&record.specs, &witnesses)
+}
+
+fn is_member(world: &World, id: NodeId) -> bool {
+    world.monitor.record.nodes.contains_key(&id)
 }
 
 fn write(world: &mut World, primary: NodeId) -> Option<RecordId> {
@@ -179,8 +366,7 @@ fn write(world: &mut World, primary: NodeId) -> Option<RecordId> {
 pub fn settled(world: &World) -> Option<NodeId> {
     let record = &world.monitor.record;
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
-    let serves =
-        |id: NodeId| world.machines.get(id).is_some_and(super::machine::Machine::is_writable);
+    let serves = |id: NodeId| world.machines.get(id).is_some_and(Machine::is_writable);
     let follows = |id: NodeId| {
         world.machines.get(id).is_some_and(|machine| {
             machine.view.server.as_ref().is_some_and(|server| server.streaming)
@@ -190,7 +376,10 @@ pub fn settled(world: &World) -> Option<NodeId> {
     let all = world
         .ids()
         .into_iter()
-        .all(|id| if id == primary { serves(id) } else { follows(id) && !serves(id) });
+        .all(|id| match id {
+            id if id == primary => serves(id),
+            id => !serves(id) && (follows(id) || !is_member(world, id)),
+        });
     (all && record.is_sync_settled() && record.operation.is_none()).then_some(primary)
 }
 

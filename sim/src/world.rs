@@ -3,7 +3,7 @@
 use crate::at;
 use crate::ledger::{Ledger, Violation};
 use crate::log::RecordId;
-use crate::machine::{Machine, Machines};
+use crate::machine::{Clock, Frozen, Machine, Machines};
 use crate::monitor::Monitor;
 use crate::node::SYSTEM;
 use crate::random::Random;
@@ -11,7 +11,7 @@ use fsm::Millis;
 use fsm::group::view::Probe;
 use fsm::group::{Record, detector, join};
 use shared::api::JoinRequest;
-use shared::ids::{FormationId, GroupId, NodeId, NodeName};
+use shared::ids::{Epoch, FormationId, GroupId, NodeId, NodeName};
 use shared::report::{Answer, Data, Report};
 use shared::settings::Settings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,62 +23,7 @@ const REPEATS: usize = 6;
 /// The monitor's place among the hosts.
 pub const MONITOR: NodeId = NodeId(0);
 
-/// A rule that is taken away, to see that the checks notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutation {
-    /// Everything as it is.
-    None,
-    /// Elections do not ask whether the witnesses cover the specs.
-    IgnoreCovers,
-    /// Specs of older epochs are dropped by the decision.
-    DropInherited,
-    /// A keeper that restarts has forgotten its newest assignment, and a seal with it.
-    ForgetSeal,
-    /// A node connects without the proof of rule 10.
-    NoPrefixCheck,
-    /// Late answers are taken, in whatever order.
-    Unordered,
-}
-
-impl Mutation {
-    /// All of them, and none.
-    pub const ALL: [Self; 6] = [
-        Self::None,
-        Self::IgnoreCovers,
-        Self::DropInherited,
-        Self::ForgetSeal,
-        Self::NoPrefixCheck,
-        Self::Unordered,
-    ];
-}
-
-/// A name that is none of a mutation's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of {names}", names = Mutation::ALL.map(|m| m.to_string()).join(", "))]
-pub struct InvalidMutation(String);
-
-/// As in the source, with small letters and hyphens: `ignore-covers`.
-impl std::fmt::Display for Mutation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = format!("{self:?}");
-        for (index, letter) in words.char_indices() {
-            if letter.is_uppercase() && index > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", letter.to_ascii_lowercase())?;
-        }
-        Ok(())
-    }
-}
-
-impl std::str::FromStr for Mutation {
-    type Err = InvalidMutation;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMutation> {
-        let named = Self::ALL.into_iter().find(|mutation| mutation.to_string() == text);
-        named.ok_or_else(|| InvalidMutation(text.to_owned()))
-    }
-}
+pub use crate::mutation::{InvalidMutation, Mutation};
 
 /// Something under way between two hosts.
 #[derive(Clone, Debug)]
@@ -123,6 +68,19 @@ pub struct World {
     pub faulty: bool,
     /// A disk has been lost already.
     pub disk_lost: bool,
+    /// The processes of a Postgres pick up a new sync spec one after the other.
+    pub lags: bool,
+    /// The monitor's clock.
+    pub clock: Clock,
+    /// Since when the monitor's process stands still, on its clock.
+    pub frozen_since: Option<u64>,
+    /// Old primaries that an operator has made sure no client reaches, until they have heard of an
+    /// epoch after this one.
+    pub fenced: BTreeMap<NodeId, Epoch>,
+    /// How often nodes have joined, for new names.
+    pub joins: u64,
+    /// How many of the newest lines of the trace are kept; none where nobody reads them.
+    pub keeps: usize,
     trace: VecDeque<String>,
     next_commit: u64,
 }
@@ -143,27 +101,46 @@ impl World {
             mutation,
             faulty: false,
             disk_lost: false,
+            lags: false,
+            clock: Clock::default(),
+            frozen_since: None,
+            fenced: BTreeMap::new(),
+            joins: 0,
+            keeps: TRACE,
             trace: VecDeque::new(),
             next_commit: 1,
         };
+        world.monitor.mutation = mutation;
         world.monitor.start(world.now);
-        for number in 1..=nodes {
-            world.join(number);
+        for _ in 1..=nodes {
+            world.join(true);
         }
         world
     }
 
-    fn join(&mut self, number: u64) {
-        let Ok(joined) = join::join(&self.monitor.record, &request(number), "secret", at(self.now))
-        else {
-            return;
-        };
+    /// Another node joins, in the quorum or not.
+    pub fn join(&mut self, replication_quorum: bool) -> Option<NodeId> {
+        self.joins += 1;
+        let request = JoinRequest { replication_quorum, ..request(self.joins) };
+        let now = self.monitor_now();
+        let joined = join::join(&self.monitor.record, &request, "secret", at(now)).ok()?;
         if let Some(decision) = joined.decision {
-            self.monitor.commit(*decision, self.now);
+            self.monitor.commit(*decision, now);
         }
         let mut machine = Machine::new(joined.node);
         machine.start_keeper(self.now);
         self.machines.insert(joined.node, machine);
+        Some(joined.node)
+    }
+
+    /// What the monitor's clock shows.
+    pub fn monitor_now(&self) -> u64 {
+        self.clock.read(self.now)
+    }
+
+    /// Whether the monitor does anything.
+    pub fn is_watched(&self) -> bool {
+        self.monitor.up && self.frozen_since.is_none()
     }
 
     /// A commit that has not been before.
@@ -179,7 +156,7 @@ impl World {
 
     /// Whether two places can reach each other.
     pub fn reaches(&self, a: NodeId, b: NodeId) -> bool {
-        let up = |id: NodeId| self.machines.get(id).is_none_or(|machine| machine.up);
+        let up = |id: NodeId| self.machines.get(id).is_none_or(Machine::runs);
         up(a) && up(b) && !self.cut.contains(&(a.min(b), a.max(b)))
     }
 
@@ -195,7 +172,10 @@ impl World {
 
     /// Adds a line to the trace.
     pub fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.trace.len() >= TRACE {
+        if self.keeps == 0 {
+            return;
+        }
+        if self.trace.len() >= self.keeps {
             self.trace.pop_front();
         }
         let text = text();
@@ -218,14 +198,31 @@ impl World {
     /// Time passes; a primary whose right to serve has ended is stopped at once (rule 12).
     pub fn pass(&mut self, ms: u64) {
         self.now += ms;
-        for id in self.ids() {
-            let now = self.now;
-            let Some(machine) = self.machines.get_mut(id) else { continue };
-            if machine.up && machine.is_fenced(now) {
+        if self.mutation == Mutation::NoLease {
+            return;
+        }
+        let over = |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
+        let fenced: Vec<_> =
+            self.machines.iter().filter(|(_, m)| over(m)).map(|(id, _)| id).collect();
+        for id in fenced {
+            if let Some(machine) = self.machines.get_mut(id) {
                 machine.stop_postgres(false);
+                machine.was_fenced = true;
                 self.say(|| format!("node {id} fences itself"));
             }
         }
+    }
+
+    /// How long it is to the end of some lease, or just before or after it.
+    pub fn until_lease_edge(&mut self) -> u64 {
+        let held = self.machines.values().filter_map(|machine| {
+            let until = machine.right_until().filter(|_| machine.is_writable())?;
+            Some(machine.clock.when(until))
+        });
+        let awaited = self.clock.when(self.monitor.view.leases_end.0);
+        let ahead: Vec<_> = held.chain([awaited]).filter(|at| *at > self.now).collect();
+        let edge = self.random.pick(&ahead).map_or(0, |at| at - self.now);
+        (edge + self.random.below(3)).saturating_sub(1)
     }
 
     /// One message arrives, whichever it is.
@@ -255,6 +252,17 @@ impl World {
     }
 
     fn receive(&mut self, message: Message) {
+        // What comes to a process that stands still waits in its socket.
+        let waits = match &message {
+            Message::Report(..) => self.frozen_since.is_some(),
+            Message::Answer { to, .. } => {
+                self.machines.get(*to).is_some_and(|machine| machine.frozen != Frozen::No)
+            }
+        };
+        if waits {
+            self.late.push(message);
+            return;
+        }
         match message {
             Message::Report(from, report) => self.hear_report(from, *report),
             Message::Answer { to, keeper, seq, answer } => {
@@ -268,11 +276,15 @@ impl World {
             return;
         }
         let (keeper, seq, nonce) = (report.keeper.clone(), report.seq, report.nonce);
-        if !self.monitor.take_report(from, report, self.now) {
+        if !self.monitor.record.nodes.contains_key(&from) {
+            self.dismiss(from);
+            return;
+        }
+        if !self.monitor.take_report(from, report, self.monitor_now()) {
             return;
         }
         self.decide();
-        if let Some(answer) = self.monitor.answer(from, nonce, self.now) {
+        if let Some(answer) = self.monitor.answer(from, nonce, self.monitor_now()) {
             let answer = Box::new(answer);
             self.messages.push(Message::Answer { to: from, keeper, seq, answer });
         }
@@ -282,7 +294,12 @@ impl World {
         if !self.reaches(MONITOR, to) {
             return;
         }
-        let unordered = self.mutation == Mutation::Unordered;
+        let stateless = self.machines.get(to).is_some_and(|machine| machine.persisted.is_none());
+        let unordered = match self.mutation {
+            Mutation::Unordered => true,
+            Mutation::NoNonce => stateless,
+            _ => false,
+        };
         let own = self.machines.get_mut(to).and_then(|machine| machine.keeper.as_mut());
         let Some(own) = own.filter(|own| own.name == keeper || unordered) else { return };
         let sent = own.calls.iter().find(|call| call.0 == seq).map(|call| call.1);
@@ -297,47 +314,52 @@ impl World {
         own.heard = Some(answer);
     }
 
+    /// A node that is not part of the formation any more hears so, and stops for good.
+    fn dismiss(&mut self, id: NodeId) {
+        let promotes = self.mutation == Mutation::DroppedPromotes;
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.stop_postgres(true);
+            if promotes {
+                crate::node::start(&mut machine.view, false);
+            }
+            machine.keeper = None;
+            machine.job = None;
+            machine.dropped = true;
+            self.say(|| format!("node {id}: told that it was dropped"));
+        }
+    }
+
     /// The monitor looks around and decides.
     pub fn decide(&mut self) {
         let before = self.monitor.record.revision;
-        self.monitor.advance(self.now, &mut self.random, self.mutation);
-        if self.monitor.record.revision != before {
-            let record = &self.monitor.record;
-            let line = format!(
-                "monitor: {} epoch {} ticket {} primary {:?} specs {:?} confirmed {:?}",
-                record.phase.name(),
-                record.epoch,
-                record.ticket,
-                record.primary.map(|id| id.0),
-                record
-                    .specs
-                    .iter()
-                    .map(|s| (s.generation.0, s.primary.0, s.to_string()))
-                    .collect::<Vec<_>>(),
-                record.confirmed.map(|generation| generation.0),
-            );
+        let now = self.monitor_now();
+        self.monitor.advance(now, &mut self.random, self.mutation);
+        self.forgive();
+        self.lift_fences();
+        if self.monitor.record.revision != before && self.keeps > 0 {
+            let line = outline(&self.monitor.record);
             self.say(|| line);
         }
     }
 
     /// The monitor probes whom it suspects, itself and through the peers, then decides.
     pub fn monitor_turn(&mut self) {
-        if !self.monitor.up {
+        if !self.is_watched() {
             return;
         }
         let timers = self.monitor.record.settings.timers();
         for id in self.ids() {
-            if !detector::wants_probe(&self.monitor.view, id, &timers, Millis(self.now)) {
+            if !detector::wants_probe(&self.monitor.view, id, &timers, Millis(self.monitor_now())) {
                 continue;
             }
-            let keeper = self.probe(MONITOR, id, |machine| machine.keeper.is_some());
-            let postgres = self.probe(MONITOR, id, Machine::is_ready);
+            let keeper = self.probe(MONITOR, id, |machine| machine.keeper.is_some(), Machine::is_kept);
+            let postgres = self.probe(MONITOR, id, Machine::is_ready, |_| true);
             let peers: BTreeMap<_, _> = self
                 .ids()
                 .into_iter()
                 .filter(|peer| *peer != id && self.reaches(MONITOR, *peer))
-                .filter(|peer| self.machines.get(*peer).is_some_and(|m| m.keeper.is_some()))
-                .map(|peer| (peer, self.probe(peer, id, Machine::is_ready)))
+                .filter(|peer| self.machines.get(*peer).is_some_and(Machine::is_kept))
+                .map(|peer| (peer, self.probe(peer, id, Machine::is_ready, |_| true)))
                 .collect();
             let evidence = self.monitor.view_mut().nodes.entry(id).or_default();
             evidence.keeper = keeper;
@@ -347,14 +369,33 @@ impl World {
         self.decide();
     }
 
-    fn probe(&self, from: NodeId, to: NodeId, there: impl Fn(&Machine) -> bool) -> Probe {
-        let at = Millis(self.now);
-        match self.machines.get(to) {
-            Some(machine) if self.reaches(from, to) && there(machine) => Probe::Answered(at),
-            Some(_) if self.reaches(from, to) => Probe::Refused(at),
+    fn probe(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        there: impl Fn(&Machine) -> bool,
+        answers: impl Fn(&Machine) -> bool,
+    ) -> Probe {
+        let at = Millis(self.monitor_now());
+        match self.machines.get(to).filter(|_| self.reaches(from, to)) {
+            Some(machine) if !there(machine) => Probe::Refused(at),
+            Some(machine) if answers(machine) => Probe::Answered(at),
             Some(_) | None => Probe::Silent(at),
         }
     }
+}
+
+fn outline(record: &Record) -> String {
+    let specs: Vec<_> =
+        record.specs.iter().map(|s| (s.generation.0, s.primary.0, s.to_string())).collect();
+    format!(
+        "monitor: {} epoch {} ticket {} primary {:?} specs {specs:?} confirmed {:?}",
+        record.phase.name(),
+        record.epoch,
+        record.ticket,
+        record.primary.map(|id| id.0),
+        record.confirmed.map(|generation| generation.0),
+    )
 }
 
 fn formation() -> FormationId {

@@ -280,20 +280,20 @@ fn choose_with_loss(
     (candidate, proof): (NodeId, BTreeMap<NodeId, Position>),
 ) -> Choice {
     let old = record.primary;
-    let gone = old.is_none_or(|id| {
-        Some(id) == Some(candidate) || proof.contains_key(&id) || is_gone(view, id)
-    });
+    // Sealed is enough, even where the log has no position: it acknowledges nothing any more.
+    let silent = |id: &NodeId| is_sealed(record, view, *id) || is_gone(view, *id);
+    let gone = old.is_none_or(|id| id == candidate || silent(&id));
     if !fenced && !gone {
         let free: BTreeSet<_> = record
             .specs
             .iter()
             .filter(|spec| Some(spec.primary) == old && !spec.is_asynchronous())
             .filter(|spec| {
-                spec.standbys.iter().filter(|id| !proof.contains_key(id)).count() >= spec.required
+                spec.standbys.iter().filter(|id| !is_sealed(record, view, **id)).count()
+                    >= spec.required
             })
             .flat_map(|spec| spec.standbys.iter().copied())
-            .filter(|id| !proof.contains_key(id))
-            .filter(|id| !is_gone(view, *id))
+            .filter(|id| !silent(id))
             .collect();
         if !free.is_empty() || view.unlimited_lease {
             return Choice::Wait(Waiting::Fencing(free));
@@ -303,6 +303,12 @@ fn choose_with_loss(
         return Choice::Wait(Waiting::Lease);
     }
     Choice::Elect { candidate, witnesses: proof }
+}
+
+/// Whether a node has said that it is sealed in this election.
+fn is_sealed(record: &Record, view: &View, id: NodeId) -> bool {
+    let sealed = view.report(id).and_then(|report| report.sealed);
+    sealed.is_some_and(|sealed| sealed.ticket == record.ticket)
 }
 
 /// Whether a node's host answers and neither its keeper nor its Postgres is there.

@@ -1,7 +1,7 @@
 //! What an operator asks for: validated against the record, then a decision or a refusal.
 
 use super::detector::{Verdict, verdict};
-use super::election::{could_replace_primary, missing};
+use super::election::{could_replace_primary, has_data, missing};
 use super::record::{Decision, LossAccepted, Node, Note, Operation, OperationKind, Phase, Record};
 use super::rules::election::begin;
 use super::rules::upkeep::without;
@@ -179,7 +179,7 @@ impl Request<'_> {
         }
         self.free()?;
         let drain = self.record.primary.is_some_and(|id| {
-            !self.is_dead(id) && self.view.report(id).is_some_and(|report| report.failed.is_none())
+            !self.is_dead(id) && self.view.report(id).is_some_and(has_data)
         });
         if !drain {
             self.could_elect()?;
@@ -280,13 +280,17 @@ impl Request<'_> {
         let primary = self.record.primary;
         let healthy = primary.is_some_and(|id| {
             let verdict = verdict(self.view, id, &self.record.settings.timers(), self.now.mono);
-            verdict == Verdict::Good && self.view.report(id).is_some_and(|r| r.failed.is_none())
+            verdict == Verdict::Good && self.view.report(id).is_some_and(has_data)
         });
         if healthy {
             return self.change_primary(OperationKind::Failover, None);
         }
-        self.free()?;
-        let next = begin(self.record, OperationKind::Failover.name(), None, false, loss);
+        if self.record.phase != Phase::Serving {
+            self.free()?;
+        }
+        let mut next = begin(self.record, OperationKind::Failover.name(), None, false, loss);
+        // It may be waiting for the very primary that is gone.
+        next.finish(Outcome::Failed, "given up for a failover with accepted loss", self.now);
         let note = Note::new(
             "phase",
             "operator",

@@ -96,10 +96,21 @@ pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) 
     let Some(wanted) = wanted(persisted, upstream) else {
         return Plan::wait(state, "an assignment that names this node and its upstream");
     };
-    if persisted.admitted == Some(wanted) {
+    if persisted.admitted == Some(wanted) && !has_left(view, persisted, wanted.epoch) {
         return stream(view, wanted);
     }
     admit(view, persisted, wanted)
+}
+
+/// Whether the log has gone on, since it was proved, on a timeline that the upstream's history does not
+/// go through: somebody has promoted this standby. The proof is of another log then.
+fn has_left(view: &LocalView, persisted: &Persisted, epoch: Epoch) -> bool {
+    let history = match (&view.server, &view.data) {
+        (Some(server), _) => &server.history,
+        (None, Data::Present { history, .. }) => history,
+        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return false,
+    };
+    !is_known(&persisted.assignment.lineage, history, epoch)
 }
 
 /// The admission that the assignment asks for.

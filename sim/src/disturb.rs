@@ -1,0 +1,216 @@
+//! The things that may happen to a world in a walk, each with its weight.
+
+use crate::machine::Frozen;
+use crate::world::World;
+use shared::api::Action;
+use shared::ids::NodeId;
+
+/// A group does not grow beyond this.
+const MOST_NODES: usize = 7;
+
+/// Something that goes wrong, or that an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Postgres ends by itself.
+    CrashPostgres,
+    /// A keeper ends by itself.
+    CrashKeeper,
+    /// A host ends.
+    CrashHost,
+    /// A host, or its keeper, starts again.
+    Restart,
+    /// The monitor is killed.
+    KillMonitor,
+    /// Two places cannot reach each other.
+    Cut,
+    /// Two places reach each other again.
+    Mend,
+    /// The replay of a standby is held up.
+    HoldReplay,
+    /// A disk is lost, once at most.
+    LoseDisk,
+    /// Everything runs, for a while.
+    Recover,
+    /// Postgres ends and does not start again.
+    FillDisk,
+    /// A keeper stands still.
+    FreezeKeeper,
+    /// A host stands still.
+    FreezeHost,
+    /// The monitor stands still.
+    FreezeMonitor,
+    /// Something that stands still goes on.
+    Thaw,
+    /// Somebody sets a wall clock.
+    SetWallClock,
+    /// WAL is recycled that somebody may need.
+    RecycleWal,
+    /// Somebody promotes a standby by hand.
+    PromoteByHand,
+    /// A keeper is asked to stop.
+    Leave,
+    /// A node joins.
+    Join,
+    /// An operator asks for another primary.
+    Switchover,
+    /// An operator asks for a primary by name.
+    SwitchoverTo,
+    /// The same, by another name.
+    Promote,
+    /// An operator asks for a failover.
+    Failover,
+    /// An operator asks for a failover whatever it costs.
+    FailoverWithLoss,
+    /// The same, and the old primary is fenced.
+    FailoverFenced,
+    /// A node goes into maintenance, or comes back.
+    Maintenance,
+    /// `number-sync-standbys` is set.
+    SetNumber,
+    /// A candidate priority is set.
+    SetPriority,
+    /// A node leaves the quorum, or comes back.
+    SetQuorum,
+    /// A node is dropped.
+    Drop,
+    /// A node that is gone is dropped by force.
+    DropByForce,
+}
+
+/// What may happen, with its weight.
+pub type Mix = &'static [(u64, Disturbance)];
+
+/// Everything.
+pub const EVERYTHING: Mix = &[
+    (2, Disturbance::CrashPostgres),
+    (2, Disturbance::CrashKeeper),
+    (3, Disturbance::CrashHost),
+    (2, Disturbance::Restart),
+    (1, Disturbance::KillMonitor),
+    (2, Disturbance::Cut),
+    (2, Disturbance::Mend),
+    (1, Disturbance::HoldReplay),
+    (1, Disturbance::LoseDisk),
+    (3, Disturbance::Recover),
+    (1, Disturbance::FillDisk),
+    (1, Disturbance::FreezeKeeper),
+    (1, Disturbance::FreezeHost),
+    (1, Disturbance::FreezeMonitor),
+    (4, Disturbance::Thaw),
+    (1, Disturbance::SetWallClock),
+    (1, Disturbance::RecycleWal),
+    (1, Disturbance::PromoteByHand),
+    (1, Disturbance::Leave),
+    (1, Disturbance::Join),
+    (1, Disturbance::Switchover),
+    (1, Disturbance::SwitchoverTo),
+    (1, Disturbance::Promote),
+    (1, Disturbance::Failover),
+    (1, Disturbance::FailoverWithLoss),
+    (1, Disturbance::FailoverFenced),
+    (1, Disturbance::Maintenance),
+    (1, Disturbance::SetNumber),
+    (1, Disturbance::SetPriority),
+    (1, Disturbance::SetQuorum),
+    (1, Disturbance::Drop),
+    (1, Disturbance::DropByForce),
+];
+
+impl World {
+    /// One thing happens, whichever it is.
+    pub fn disturb(&mut self, mix: Mix) {
+        let ids = self.ids();
+        let Some(id) = self.random.pick(&ids) else { return };
+        let mut left = self.random.below(mix.iter().map(|(weight, _)| weight).sum());
+        for (weight, disturbance) in mix {
+            if left < *weight {
+                self.happen(*disturbance, id);
+                return;
+            }
+            left -= weight;
+        }
+    }
+
+    fn happen(&mut self, disturbance: Disturbance, id: NodeId) {
+        match disturbance {
+            Disturbance::CrashPostgres => self.crash_postgres(id),
+            Disturbance::CrashKeeper => self.crash_keeper(id),
+            Disturbance::CrashHost => self.crash_host(id),
+            Disturbance::Restart => self.restart(id),
+            Disturbance::KillMonitor => {
+                let at_once = self.random.one_in(2);
+                self.crash_monitor(at_once);
+            }
+            Disturbance::Cut => self.cut_something(),
+            Disturbance::Mend => self.mend_something(),
+            Disturbance::HoldReplay => self.hold_up_replay(id),
+            Disturbance::LoseDisk => self.lose_disk(id),
+            Disturbance::Recover => self.recover(),
+            Disturbance::FillDisk => self.fill_disk(id),
+            Disturbance::FreezeKeeper => self.freeze(id, Frozen::Keeper),
+            Disturbance::FreezeHost => self.freeze(id, Frozen::Host),
+            Disturbance::FreezeMonitor => self.freeze_monitor(),
+            Disturbance::Thaw => {
+                self.thaw_monitor();
+                self.thaw(id);
+            }
+            Disturbance::SetWallClock => self.set_wall_clock(id),
+            Disturbance::RecycleWal => self.recycle_wal(id),
+            Disturbance::PromoteByHand => self.promote_by_hand(id),
+            Disturbance::Leave => self.ask_to_leave(id),
+            Disturbance::Join => self.join_another(),
+            Disturbance::Switchover
+            | Disturbance::SwitchoverTo
+            | Disturbance::Promote
+            | Disturbance::Failover
+            | Disturbance::FailoverWithLoss
+            | Disturbance::FailoverFenced
+            | Disturbance::Maintenance
+            | Disturbance::SetNumber
+            | Disturbance::SetPriority
+            | Disturbance::SetQuorum
+            | Disturbance::Drop
+            | Disturbance::DropByForce => self.request(disturbance, id),
+        }
+    }
+
+    fn join_another(&mut self) {
+        if self.is_watched() && self.monitor.record.nodes.len() < MOST_NODES {
+            let quorum = !self.random.one_in(3);
+            if let Some(id) = self.join(quorum) {
+                self.say(|| format!("node {id} joins, in the quorum: {quorum}"));
+            }
+        }
+    }
+
+    /// What an operator asks for.
+    fn request(&mut self, disturbance: Disturbance, id: NodeId) {
+        let Some(node) = self.name_of(id) else { return };
+        let on = self.random.one_in(2);
+        let priority = self.random.pick(&["0", "50", "90"]).unwrap_or("50");
+        let number = self.random.below(3).to_string();
+        let gone = self.machines.get(id).is_some_and(|machine| !machine.up);
+        let spare = self.monitor.record.nodes.len() > 2;
+        match disturbance {
+            Disturbance::Switchover => self.ask(&Action::Switchover { to: None }),
+            Disturbance::SwitchoverTo => self.ask(&Action::Switchover { to: Some(node) }),
+            Disturbance::Promote => self.ask(&Action::Promote { node }),
+            Disturbance::FailoverWithLoss => self.fail_over_with_loss(false),
+            Disturbance::FailoverFenced => self.fail_over_with_loss(true),
+            Disturbance::Maintenance => {
+                self.ask(&Action::Maintenance { node, on, allow_failover: true });
+            }
+            Disturbance::SetNumber => self.set_formation("number-sync-standbys", &number),
+            Disturbance::SetPriority => self.set_node(id, "candidate-priority", priority),
+            Disturbance::SetQuorum => {
+                self.set_node(id, "replication-quorum", if on { "true" } else { "false" });
+            }
+            Disturbance::Drop if spare => self.ask(&Action::Drop { node, force: false }),
+            Disturbance::DropByForce if spare && gone => {
+                self.ask(&Action::Drop { node, force: true });
+            }
+            Disturbance::Drop | Disturbance::DropByForce => {}
+            _ => self.ask(&Action::Failover { allow_data_loss: false, fenced: false }),
+        }
+    }
+}

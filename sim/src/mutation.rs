@@ -1,0 +1,121 @@
+//! The rules that can be taken away, to see that the checks notice: always in the world, never in `fsm`.
+
+/// A rule that is taken away, or a known bug that is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Everything as it is.
+    None,
+    /// Elections do not ask whether the witnesses cover the specs.
+    IgnoreCovers,
+    /// Specs of older epochs are dropped by the decision.
+    DropInherited,
+    /// Elections look at the confirmed spec, and not at those behind it.
+    IgnorePending,
+    /// A keeper that restarts has forgotten its newest assignment, and a seal with it.
+    ForgetSeal,
+    /// A seal counts in every later election, whether it still holds or not.
+    OldSeals,
+    /// A node that reports is a witness, sealed or not.
+    Unsealed,
+    /// A seal by reload is reported before its signs are there.
+    EarlySeal,
+    /// Every witness is taken to have as much as the others.
+    NoPositions,
+    /// A timeline of no epoch ranks by its number.
+    NumberedPositions,
+    /// A node connects without the proof of rule 10.
+    NoPrefixCheck,
+    /// Copies are made from any node that runs.
+    CloneFromAny,
+    /// A promotion takes the number after the node's own.
+    PlainTimelines,
+    /// Late answers are taken, in whatever order.
+    Unordered,
+    /// Generations are not compared: specs are what they say.
+    NoGenerations,
+    /// A keeper without state takes an answer to an earlier process.
+    NoNonce,
+    /// The blocking step of rule 9 is left out.
+    NoBlocking,
+    /// The signs of rule 9 are not waited for.
+    NoSigns,
+    /// Nothing is waited for when going to asynchronous.
+    NoProbe,
+    /// The barrier of rule 9 is left out.
+    NoBarrier,
+    /// A standby passes the barrier by being connected.
+    CountConnected,
+    /// A primary whose lease is over goes on.
+    NoLease,
+    /// With loss accepted, the monitor does not wait for the end of leases.
+    NoLeaseWait,
+    /// The monitor decides on what it saw before.
+    StaleView,
+    /// A primary that has fenced itself is taken back by no other goal.
+    FencedStays,
+    /// A node that was dropped promotes itself.
+    DroppedPromotes,
+    /// With two nodes a candidate priority of 0 does not count.
+    ZeroPriority,
+}
+
+impl Mutation {
+    /// All of them, and none.
+    pub const ALL: [Self; 27] = [
+        Self::None,
+        Self::IgnoreCovers,
+        Self::DropInherited,
+        Self::IgnorePending,
+        Self::ForgetSeal,
+        Self::OldSeals,
+        Self::Unsealed,
+        Self::EarlySeal,
+        Self::NoPositions,
+        Self::NumberedPositions,
+        Self::NoPrefixCheck,
+        Self::CloneFromAny,
+        Self::PlainTimelines,
+        Self::Unordered,
+        Self::NoGenerations,
+        Self::NoNonce,
+        Self::NoBlocking,
+        Self::NoSigns,
+        Self::NoProbe,
+        Self::NoBarrier,
+        Self::CountConnected,
+        Self::NoLease,
+        Self::NoLeaseWait,
+        Self::StaleView,
+        Self::FencedStays,
+        Self::DroppedPromotes,
+        Self::ZeroPriority,
+    ];
+}
+
+/// A name that is none of a mutation's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not one of {names}", names = Mutation::ALL.map(|m| m.to_string()).join(", "))]
+pub struct InvalidMutation(String);
+
+/// As in the source, with small letters and hyphens: `ignore-covers`.
+impl std::fmt::Display for Mutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = format!("{self:?}");
+        for (index, letter) in words.char_indices() {
+            if letter.is_uppercase() && index > 0 {
+                f.write_str("-")?;
+            }
+            write!(f, "{}", letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for Mutation {
+    type Err = InvalidMutation;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMutation> {
+        let named = Self::ALL.into_iter().find(|mutation| mutation.to_string() == text);
+        named.ok_or_else(|| InvalidMutation(text.to_owned()))
+    }
+}
