@@ -40,6 +40,8 @@ pub struct Search {
     /// A primary without a lease is stopped at once. Without this nothing ever is: P1 and P2 must not
     /// depend on it while commits are synchronous.
     pub guarded: bool,
+    /// Walsenders and the checkpointer take up a changed sync set one after the other.
+    pub lags: bool,
     /// Whether every state has to find back (P3) too: those from which the group is known to.
     pub finds_back: Option<Arc<Known>>,
 }

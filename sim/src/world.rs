@@ -201,7 +201,8 @@ impl World {
         if self.mutation == Mutation::NoLease {
             return;
         }
-        let over = |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
+        let over =
+            |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
         let fenced: Vec<_> =
             self.machines.iter().filter(|(_, m)| over(m)).map(|(id, _)| id).collect();
         for id in fenced {
@@ -315,7 +316,7 @@ impl World {
     }
 
     /// A node that is not part of the formation any more hears so, and stops for good.
-    fn dismiss(&mut self, id: NodeId) {
+    pub(crate) fn dismiss(&mut self, id: NodeId) {
         let promotes = self.mutation == Mutation::DroppedPromotes;
         if let Some(machine) = self.machines.get_mut(id) {
             machine.stop_postgres(true);
@@ -352,7 +353,8 @@ impl World {
             if !detector::wants_probe(&self.monitor.view, id, &timers, Millis(self.monitor_now())) {
                 continue;
             }
-            let keeper = self.probe(MONITOR, id, |machine| machine.keeper.is_some(), Machine::is_kept);
+            let keeper =
+                self.probe(MONITOR, id, |machine| machine.keeper.is_some(), Machine::is_kept);
             let postgres = self.probe(MONITOR, id, Machine::is_ready, |_| true);
             let peers: BTreeMap<_, _> = self
                 .ids()

@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Stop a primary whose lease has run out
     #[arg(long)]
     guarded: bool,
+    /// Let processes take up a changed sync set one after the other
+    #[arg(long)]
+    lags: bool,
     /// Ask of every state that the group converges from it
     #[arg(long)]
     finds_back: bool,
@@ -46,6 +49,7 @@ impl Options {
             budget: self.budget,
             mutation: self.without,
             guarded: self.guarded,
+            lags: self.lags,
             finds_back: self.finds_back.then(|| Arc::new(Known::new())),
         };
         let found = search.run(self.threads, self.limit);

@@ -25,6 +25,13 @@ pub enum Action {
     Late(NodeId),
     /// An operator takes a node out of maintenance.
     MaintenanceOver(NodeId),
+    /// A process of a primary looks at the file that was written: a walsender, or the checkpointer.
+    PickUp {
+        /// The primary.
+        node: NodeId,
+        /// Whose walsender.
+        walsender: Option<NodeId>,
+    },
     /// A client writes.
     Write(NodeId),
     /// Every timer runs out.
@@ -78,4 +85,11 @@ pub enum Request {
     Number(u8),
     /// To set `replication_quorum`.
     Quorum(NodeId, bool),
+    /// To add a node.
+    Join,
+    /// To fail over whatever it costs, having fenced the old primary or not.
+    AcceptLoss {
+        /// Its host is off, and no client reaches it before it has heard of its successor.
+        fenced: bool,
+    },
 }

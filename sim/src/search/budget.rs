@@ -31,6 +31,10 @@ pub struct Budget {
     pub drops: u8,
     /// `number_sync_standbys` is set to 0, 1 or 2, or a node leaves the quorum.
     pub changes: u8,
+    /// A node joins.
+    pub joins: u8,
+    /// The operator accepts loss.
+    pub overrides: u8,
     /// Somebody promotes a standby by hand.
     pub promotions: u8,
     /// The replay of a standby is held up.
@@ -59,6 +63,8 @@ impl Budget {
             Request::Maintenance(_) => &mut self.maintenances,
             Request::Drop(_) => &mut self.drops,
             Request::Number(_) | Request::Quorum(..) => &mut self.changes,
+            Request::Join => &mut self.joins,
+            Request::AcceptLoss { .. } => &mut self.overrides,
         }
     }
 }
@@ -68,7 +74,7 @@ impl Budget {
 #[error("{0:?} is not one of NAME=NUMBER with a name among {names}", names = NAMES.join(", "))]
 pub struct InvalidBudget(String);
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "writes",
     "crashes",
     "cuts",
@@ -81,6 +87,8 @@ const NAMES: [&str; 14] = [
     "maintenances",
     "drops",
     "changes",
+    "joins",
+    "overrides",
     "promotions",
     "held",
 ];
@@ -100,6 +108,8 @@ impl Budget {
             &mut self.maintenances,
             &mut self.drops,
             &mut self.changes,
+            &mut self.joins,
+            &mut self.overrides,
             &mut self.promotions,
             &mut self.held,
         ]

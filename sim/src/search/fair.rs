@@ -105,6 +105,7 @@ fn round(state: &mut State) {
     for node in state.world.ids() {
         for _ in 0..3 {
             state.act(Action::Turn { node, hears: true });
+            state.world.pick_up(node);
             state.act(Action::Stream(node));
         }
     }

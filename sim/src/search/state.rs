@@ -4,7 +4,6 @@ use super::action::{Action, Fault, Request};
 use super::{Budget, Search, fair};
 use crate::ledger::Violation;
 use crate::machine::Machine;
-use crate::node::promote;
 use crate::random::Random;
 use crate::world::{MONITOR, Message, World};
 use fsm::Millis;
@@ -13,7 +12,7 @@ use fsm::group::view::Probe;
 use fsm::node::plan::Next;
 use fsm::node::{Process, Step};
 use shared::api;
-use shared::ids::{NodeId, NodeName, Revision, TimelineId};
+use shared::ids::{NodeId, NodeName, Revision};
 use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -52,6 +51,7 @@ impl PartialEq for State {
             && self.world.monitor.view == other.world.monitor.view
             && self.world.cut == other.world.cut
             && self.world.ledger == other.world.ledger
+            && self.world.fenced == other.world.fenced
     }
 }
 
@@ -65,6 +65,7 @@ impl Hash for State {
         self.world.monitor.view.hash(hasher);
         self.world.cut.hash(hasher);
         self.world.ledger.hash(hasher);
+        self.world.fenced.hash(hasher);
     }
 }
 
@@ -72,7 +73,8 @@ impl State {
     /// A group that has formed: one primary, from which the others stream, under a confirmed spec.
     pub fn formed(search: &Search) -> Self {
         let settings = search.settings.clone();
-        let world = World::new(Random::none(), search.nodes, settings, search.mutation);
+        let mut world = World::new(Random::none(), search.nodes, settings, search.mutation);
+        world.lags = search.lags;
         let mut state = Self {
             world,
             said: BTreeMap::new(),
@@ -103,7 +105,8 @@ impl State {
     /// What may happen next.
     pub fn actions(&self, actions: &mut Vec<Action>) {
         let mut faults = vec![Fault::Monitor];
-        let mut requests = vec![Request::Switchover(None)];
+        let mut requests = vec![Request::Switchover(None), Request::Join];
+        requests.extend([false, true].map(|fenced| Request::AcceptLoss { fenced }));
         requests.extend((0..=2).map(Request::Number));
         for machine in self.world.machines.values() {
             self.by_itself(machine, actions);
@@ -150,6 +153,11 @@ impl State {
             if self.late.contains_key(&node) {
                 actions.push(Action::Late(node));
             }
+        }
+        let walsenders = machine.server.rows.iter().filter(|(_, row)| row.lag.is_some());
+        actions.extend(walsenders.map(|(id, _)| Action::PickUp { node, walsender: Some(*id) }));
+        if machine.server.checkpointer.is_some() {
+            actions.push(Action::PickUp { node, walsender: None });
         }
         match &machine.view.server {
             Some(server) if server.in_recovery => actions.push(Action::Stream(node)),
@@ -208,6 +216,7 @@ impl State {
                     self.world.ask(&api::Action::Maintenance { node, on, allow_failover });
                 }
             }
+            Action::PickUp { node, walsender } => self.pick_up(node, walsender),
             Action::Write(node) => {
                 self.left.writes -= 1;
                 self.world.write(node);
@@ -265,7 +274,7 @@ impl State {
                 }
             }
             Fault::Copy(node) => self.copy_answer(node),
-            Fault::PromoteByHand(node) => self.promote_by_hand(node),
+            Fault::PromoteByHand(node) => self.world.promote_by_hand(node),
             Fault::HoldReplay(node) => {
                 if let Some(machine) = self.world.machines.get_mut(node) {
                     machine.replay_stuck = true;
@@ -299,6 +308,18 @@ impl State {
                 key: "number-sync-standbys".to_owned(),
                 value: number.to_string(),
             }),
+            Request::Join => {
+                return self.world.monitor.up && self.world.join(true).is_some();
+            }
+            Request::AcceptLoss { fenced } => {
+                let before = self.world.monitor.record.revision;
+                let old = self.world.monitor.record.primary.filter(|_| fenced);
+                self.world.fail_over_with_loss(fenced);
+                if let Some(old) = old {
+                    self.forget(old);
+                }
+                return fenced || self.world.monitor.record.revision != before;
+            }
             Request::Quorum(node, on) => name(node).map(|node| api::Action::SetNode {
                 node,
                 key: "replication-quorum".to_owned(),
@@ -360,16 +381,16 @@ impl State {
         }
     }
 
-    /// PostgreSQL takes the number after its own.
-    fn promote_by_hand(&mut self, node: NodeId) {
+    fn pick_up(&mut self, node: NodeId, walsender: Option<NodeId>) {
         let Some(machine) = self.world.machines.get_mut(node) else { return };
-        let timeline = TimelineId(machine.log.timeline().0 + 1);
-        machine.log.fork(timeline);
-        machine.log.push_own(node);
-        promote(&mut machine.view, timeline);
-        machine.server.receiver = None;
-        machine.server.waiting_from = machine.log.records().len();
-        machine.refresh();
+        match walsender {
+            Some(id) => {
+                if let Some(row) = machine.server.rows.get_mut(&id) {
+                    row.lag = None;
+                }
+            }
+            None => machine.server.checkpointer = None,
+        }
     }
 
     /// What a keeper does until somebody else could see it: the steps in between commute with
@@ -422,6 +443,10 @@ impl State {
     fn report(&mut self, node: NodeId, report: &Report) {
         let now = self.world.now;
         if !self.world.reaches(MONITOR, node) || !self.world.monitor.up {
+            return;
+        }
+        if !self.world.monitor.record.nodes.contains_key(&node) {
+            self.world.dismiss(node);
             return;
         }
         if !self.world.monitor.take_report(node, report.clone(), now) {
