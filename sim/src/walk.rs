@@ -11,6 +11,7 @@ use crate::world::{Mutation, World};
 use fsm::group::Phase;
 use fsm::group::election::covers;
 use shared::ids::NodeId;
+use shared::lsn::Position;
 use shared::settings::Settings;
 use std::collections::BTreeSet;
 
@@ -314,8 +315,9 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
     for rounds in 0..ROUNDS {
         round(world);
         if rounds == PATIENCE && !is_provable(world) {
-            // Nothing is promised where a disk or a node is lost for good, and the only proof with it.
-            if !world.machines.values().any(|m| m.has_data() && is_member(world, m.id)) {
+            // Nothing is promised where a disk or a node is lost for good, and the only proof with it;
+            // an operator can accept the loss, as long as there is a log of the group left.
+            if !could_be_elected(world) {
                 return Ok(rounds);
             }
             world.fail_over_with_loss(false);
@@ -340,8 +342,20 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
 
 /// Whether the nodes that have their data could prove that they have every acknowledged commit.
 pub fn is_provable(world: &World) -> bool {
+    covers(&world.monitor.record.specs, &positions(world).collect())
+}
+
+/// Whether there is a node that could be elected if nothing had to be proved. One that somebody has
+/// promoted by hand has no log of the group, one that is being dropped does not come back.
+fn could_be_elected(world: &World) -> bool {
     let record = &world.monitor.record;
-    let witnesses = world
+    positions(world).any(|(id, _)| record.nodes.get(&id).is_some_and(|node| !node.dropping))
+}
+
+/// Where the logs of the group's nodes end.
+fn positions(world: &World) -> impl Iterator<Item = (NodeId, Position)> {
+    let record = &world.monitor.record;
+    world
         .machines
         .values()
         .filter(|machine| machine.has_data() && is_member(world, machine.id))
@@ -349,8 +363,6 @@ pub fn is_provable(world: &World) -> bool {
             let position = record.lineage.position(&machine.log.history(), machine.log.end())?;
             Some((machine.id, position))
         })
-        .collect();
-    covers(&record.specs, &witnesses)
 }
 
 fn is_member(world: &World, id: NodeId) -> bool {
