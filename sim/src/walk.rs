@@ -14,6 +14,7 @@ use shared::ids::NodeId;
 use shared::lsn::Position;
 use shared::settings::Settings;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// What a walk is made of.
 #[derive(Clone, Debug)]
@@ -44,8 +45,9 @@ pub struct Walk {
 const ROUNDS: usize = 3000;
 /// After so many rounds an operator looks whether the group can prove anything at all.
 const PATIENCE: usize = 400;
-/// A shortened trace is looked for in so many walks at most.
+/// A shortened trace is looked for in so many walks at most, and no longer than this.
 const SHORTER: usize = 400;
+const SHORTENING: Duration = Duration::from_secs(20);
 
 /// How a walk went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,12 +149,16 @@ impl Walk {
         let same = std::mem::discriminant(&failure.violation);
         let mut best = failure.clone();
         let mut without = BTreeSet::new();
+        let began = Instant::now();
         let mut tries = 0;
         let mut size = best.disturbed.len().div_ceil(2);
-        while size > 0 && tries < SHORTER {
+        while size > 0 && tries < SHORTER && began.elapsed() < SHORTENING {
             let mut found = false;
             for chunk in best.disturbed.clone().chunks(size) {
                 tries += 1;
+                if began.elapsed() > SHORTENING {
+                    break;
+                }
                 let more: BTreeSet<_> = without.iter().chain(chunk).copied().collect();
                 if let Err(shorter) = self.run_without(seed, &more, 400)
                     && std::mem::discriminant(&shorter.violation) == same
