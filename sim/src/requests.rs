@@ -3,7 +3,6 @@
 use crate::at;
 use crate::log::RecordId;
 use crate::world::World;
-use fsm::group::record::OperationKind;
 use fsm::group::record::Phase;
 use fsm::group::request::{self, Reply};
 use shared::api::Action;
@@ -108,17 +107,8 @@ impl World {
 
     /// Nodes leave maintenance as soon as they may.
     pub fn end_maintenance(&mut self) {
-        let record = &self.monitor.record;
-        let going = |id: &NodeId| {
-            record.operation.as_ref().is_some_and(|operation| {
-                operation.kind == OperationKind::MaintenanceOn && operation.target == Some(*id)
-            })
-        };
-        let node = record
-            .nodes
-            .iter()
-            .find(|(id, node)| node.maintenance && (record.operation.is_none() || going(id)))
-            .map(|(_, node)| node.name.clone());
+        let nodes = self.monitor.record.nodes.values();
+        let node = nodes.filter(|node| node.maintenance).map(|node| node.name.clone()).next();
         if let Some(node) = node {
             self.ask(&Action::Maintenance { node, on: false, allow_failover: false });
         }

@@ -11,8 +11,10 @@ use crate::world::{Mutation, World};
 use fsm::group::Phase;
 use fsm::group::election::covers;
 use shared::ids::NodeId;
+use shared::lsn::Position;
 use shared::settings::Settings;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// What a walk is made of.
 #[derive(Clone, Debug)]
@@ -43,8 +45,9 @@ pub struct Walk {
 const ROUNDS: usize = 3000;
 /// After so many rounds an operator looks whether the group can prove anything at all.
 const PATIENCE: usize = 400;
-/// A shortened trace is looked for in so many walks at most.
+/// A shortened trace is looked for in so many walks at most, and no longer than this.
 const SHORTER: usize = 400;
+const SHORTENING: Duration = Duration::from_secs(20);
 
 /// How a walk went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,12 +149,16 @@ impl Walk {
         let same = std::mem::discriminant(&failure.violation);
         let mut best = failure.clone();
         let mut without = BTreeSet::new();
+        let began = Instant::now();
         let mut tries = 0;
         let mut size = best.disturbed.len().div_ceil(2);
-        while size > 0 && tries < SHORTER {
+        while size > 0 && tries < SHORTER && began.elapsed() < SHORTENING {
             let mut found = false;
             for chunk in best.disturbed.clone().chunks(size) {
                 tries += 1;
+                if began.elapsed() > SHORTENING {
+                    break;
+                }
                 let more: BTreeSet<_> = without.iter().chain(chunk).copied().collect();
                 if let Err(shorter) = self.run_without(seed, &more, 400)
                     && std::mem::discriminant(&shorter.violation) == same
@@ -314,8 +321,9 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
     for rounds in 0..ROUNDS {
         round(world);
         if rounds == PATIENCE && !is_provable(world) {
-            // Nothing is promised where a disk or a node is lost for good, and the only proof with it.
-            if !world.machines.values().any(|m| m.has_data() && is_member(world, m.id)) {
+            // Nothing is promised where a disk or a node is lost for good, and the only proof with it;
+            // an operator can accept the loss, as long as there is a log of the group left.
+            if !could_be_elected(world) {
                 return Ok(rounds);
             }
             world.fail_over_with_loss(false);
@@ -340,8 +348,20 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
 
 /// Whether the nodes that have their data could prove that they have every acknowledged commit.
 pub fn is_provable(world: &World) -> bool {
+    covers(&world.monitor.record.specs, &positions(world).collect())
+}
+
+/// Whether there is a node that could be elected if nothing had to be proved. One that somebody has
+/// promoted by hand has no log of the group, one that is being dropped does not come back.
+fn could_be_elected(world: &World) -> bool {
     let record = &world.monitor.record;
-    let witnesses = world
+    positions(world).any(|(id, _)| record.nodes.get(&id).is_some_and(|node| !node.dropping))
+}
+
+/// Where the logs of the group's nodes end.
+fn positions(world: &World) -> impl Iterator<Item = (NodeId, Position)> {
+    let record = &world.monitor.record;
+    world
         .machines
         .values()
         .filter(|machine| machine.has_data() && is_member(world, machine.id))
@@ -349,8 +369,6 @@ pub fn is_provable(world: &World) -> bool {
             let position = record.lineage.position(&machine.log.history(), machine.log.end())?;
             Some((machine.id, position))
         })
-        .collect();
-    covers(&record.specs, &witnesses)
 }
 
 fn is_member(world: &World, id: NodeId) -> bool {

@@ -361,15 +361,10 @@ impl Request<'_> {
             .is_some_and(|o| o.kind == OperationKind::MaintenanceOn && o.target == Some(id));
         if replaces {
             next.finish(Outcome::Failed, "maintenance was switched off again", self.now);
-        } else if let Some(operation) = &self.record.operation {
-            let message =
-                format!("operation {} ({}) is under way", operation.id, operation.kind.name());
-            return Err(ApiError {
-                code: 6,
-                reason: "busy".to_owned(),
-                message,
-                nodes: Vec::new(),
-            });
+        }
+        if next.operation.is_some() {
+            // Nothing that is under way is hindered by one node more, and it may be waiting for this one.
+            return Ok(self.done(next, note));
         }
         Ok(self.accepted(next, OperationKind::MaintenanceOff, Some(id), note))
     }

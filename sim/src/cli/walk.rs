@@ -61,6 +61,9 @@ struct Shape {
     /// What is taken away
     #[arg(long, default_value = "none")]
     without: Mutation,
+    /// Do not ask that the groups converge in the end
+    #[arg(long)]
+    unhealed: bool,
 }
 
 impl Shape {
@@ -72,6 +75,7 @@ impl Shape {
             actions: self.actions,
             calm: self.calm,
             mutation: self.without,
+            heals: !self.unhealed,
             settings,
             ..walk
         }
