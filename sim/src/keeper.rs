@@ -34,6 +34,7 @@ impl World {
         } else {
             plan(&machine.view, machine.persisted.as_ref())
         };
+        self.note_look(id, &plan);
         self.send_report(id, &plan);
         match &plan.next {
             Next::Do(step) => self.carry_out(id, step),

@@ -5,6 +5,7 @@
 //! Not here: what lies below a keeper's step (walsenders that reload at different moments, fsync, the
 //! signs of rule 9) is shown on real clusters; WAL is counted in whole records.
 
+pub mod fit;
 pub mod keeper;
 pub mod ledger;
 pub mod log;

@@ -123,6 +123,8 @@ pub struct World {
     pub faulty: bool,
     /// A disk has been lost already.
     pub disk_lost: bool,
+    /// What keepers have looked at, where somebody wants to know.
+    pub sightings: Option<Vec<crate::fit::Sighting>>,
     trace: VecDeque<String>,
     next_commit: u64,
 }
@@ -143,6 +145,7 @@ impl World {
             mutation,
             faulty: false,
             disk_lost: false,
+            sightings: None,
             trace: VecDeque::new(),
             next_commit: 1,
         };
