@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use shared::goal::Assignment;
 use shared::ids::{FormationId, NodeId, Revision};
 use sim::fit::{Class, Model};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -23,7 +23,7 @@ use std::path::Path;
 const MONITOR: &str = "monitor.jsonl";
 /// Walks that are made before it is said that the model does not know something: many times more than
 /// anything seen so far has needed.
-const WALKS: u64 = 4000;
+const WALKS: u64 = 2000;
 /// More than these are the same fault again and again.
 const SHOWN: usize = 10;
 
@@ -51,7 +51,11 @@ pub struct Fit {
 
 /// Replays the traces in a directory.
 pub fn check(dir: &Path) -> Result<Fit> {
-    let mut fit = Fit::default();
+    check_within(dir, WALKS)
+}
+
+fn check_within(dir: &Path, walks: u64) -> Result<Fit> {
+    let mut fit = Fit { walks, ..Fit::default() };
     let monitor = dir.join(MONITOR);
     let decisions = if monitor.exists() { read(&monitor)? } else { Vec::new() };
     let told = check_decisions(&decisions, &mut fit);
@@ -119,6 +123,9 @@ fn check_decisions(lines: &Lines<MonitorLine>, fit: &mut Fit) -> Told {
         let at = format!("{MONITOR}:{number}");
         if line.decided_again().as_ref() != Some(&line.decision) {
             fit.wrong.push(format!("{at}: {:?} does not decide this", line.cause));
+        }
+        if line.clone().redacted() != *line {
+            fit.wrong.push(format!("{at}: a secret"));
         }
         if let Err(why) = sim::monitor::check(&line.before, &line.decision) {
             fit.wrong.push(format!("{at}: {why}"));
@@ -194,7 +201,7 @@ fn check_keeper(name: &str, lines: &Lines<KeeperLine>, told: &Told, fit: &mut Fi
 
 /// Observations are of classes that the model knows, and follow on each other as it allows.
 fn check_moves(name: &str, lines: &Lines<KeeperLine>, model: &mut Model, fit: &mut Fit) {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut last: Option<&Pass> = None;
     let mut acts = Vec::new();
     for (number, line) in lines {
@@ -202,6 +209,9 @@ fn check_moves(name: &str, lines: &Lines<KeeperLine>, model: &mut Model, fit: &m
             Happened::Acted(step, outcome) => {
                 fit.steps += 1;
                 acts.push((step, *outcome));
+                if last.map(|pass| &pass.next) != Some(&Planned::Do(step.clone())) {
+                    fit.wrong.push(format!("{name}:{number}: {step:?} was not the plan"));
+                }
             }
             // A step that nobody saw the end of.
             Happened::Started => {
@@ -216,7 +226,7 @@ fn check_moves(name: &str, lines: &Lines<KeeperLine>, model: &mut Model, fit: &m
                     let from = last.map(|last| from(model, last, &acts));
                     model.knows(&class) && from.is_none_or(|from| model.leads(&from, &class))
                 };
-                while !fits(model) && model.walks() < WALKS {
+                while !fits(model) && model.walks() < fit.walks {
                     model.learn();
                 }
                 if !model.knows(&class) {
@@ -243,4 +253,195 @@ fn from(model: &Model, last: &Pass, acts: &[(&fsm::node::Step, Outcome)]) -> Vec
         return vec![Class::of(&last.view, known)];
     }
     acts.iter().flat_map(|act| model.after(&last.view, known, *act)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fsm::group::rules;
+    use fsm::node::{Data, LocalView, Sync};
+    use serde::Serialize;
+    use shared::ids::Ticket;
+    use shared::state::NodeState;
+    use sim::Walk;
+    use sim::node::empty_view;
+    use sim::walk::round;
+    use std::fmt::Write as _;
+
+    /// A made-up one knows as much after a few walks.
+    const FEW: u64 = 40;
+    const NODE: NodeId = NodeId(1);
+
+    /// What a cluster would have written.
+    struct Story {
+        monitor: Vec<MonitorLine>,
+        keeper: Vec<KeeperLine>,
+    }
+
+    fn pass(view: LocalView, persisted: Option<Persisted>) -> Pass {
+        let plan = plan(&view, persisted.as_ref());
+        let next = Planned::from(&plan.next);
+        Pass { view, persisted, copying: false, state: plan.state, next }
+    }
+
+    fn line(what: Happened) -> KeeperLine {
+        KeeperLine { at: Millis(1_000_000), node: NODE, what }
+    }
+
+    /// A settled primary that restarts its keeper, and a monitor that notes a state and restarts.
+    fn story() -> Story {
+        let mut world = Walk::new(1).world(1);
+        for _ in 0..60 {
+            round(&mut world);
+        }
+        let now = sim::at(world.now);
+        let before = world.monitor.record.clone();
+        let mut view = world.monitor.view.clone();
+        let report = view.nodes.get_mut(&NODE).and_then(|evidence| evidence.report.as_mut());
+        report.unwrap().state = NodeState::Draining;
+        let decision = rules::step(&before, &view, now, 7).unwrap();
+        let cause = Cause::Rule(7);
+        let first = MonitorLine { now, cause, view, before, decision };
+        let before = first.decision.record.clone();
+        let decision = before.monitor_started(now);
+        let (cause, view) = (Cause::Started, View::default());
+        let second = MonitorLine { now, cause, view, before, decision };
+        let machine = world.machines.get(NODE).unwrap();
+        let seen = pass(machine.view.clone(), machine.persisted.clone());
+        let keeper = vec![Happened::Started, Happened::Looked(Box::new(seen))];
+        Story {
+            monitor: vec![first.redacted(), second.redacted()],
+            keeper: keeper.into_iter().map(line).collect(),
+        }
+    }
+
+    fn text<T: Serialize>(lines: &[T]) -> String {
+        lines.iter().fold(String::new(), |mut text, line| {
+            write!(text, "\n{}", serde_json::to_string(line).unwrap()).unwrap();
+            text
+        })
+    }
+
+    impl Story {
+        fn seen(&mut self) -> &mut Pass {
+            match &mut self.keeper.last_mut().unwrap().what {
+                Happened::Looked(pass) => pass,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn then(&mut self, what: Happened) {
+            self.keeper.push(line(what));
+        }
+
+        fn verdict(&self) -> Vec<String> {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(MONITOR), text(&self.monitor)).unwrap();
+            fs::write(dir.path().join("node1.jsonl"), text(&self.keeper)).unwrap();
+            check_within(dir.path(), FEW).unwrap().wrong
+        }
+
+        fn is_refused(&self, why: &str) {
+            let wrong = self.verdict();
+            assert!(wrong.iter().any(|line| line.contains(why)), "{why}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_true_fits() {
+        assert_eq!(story().verdict(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_decision_that_was_changed() {
+        let mut story = story();
+        story.monitor[0].decision.record.ticket = Ticket(99);
+        story.monitor[1].before.ticket = Ticket(99);
+        story.is_refused("monitor.jsonl:2: Rule(7) does not decide this");
+    }
+
+    #[test]
+    fn a_decision_that_was_left_out() {
+        let mut story = story();
+        story.monitor[1].before.revision = Revision(1000);
+        story.is_refused("does not follow on revision");
+    }
+
+    #[test]
+    fn a_secret() {
+        let mut story = story();
+        for line in &mut story.monitor {
+            for node in line.before.nodes.values_mut() {
+                "hidden".clone_into(&mut node.secret);
+            }
+        }
+        story.is_refused("a secret");
+    }
+
+    #[test]
+    fn a_plan_that_was_changed() {
+        let mut story = story();
+        story.seen().next = Planned::Wait("nothing".to_owned());
+        story.is_refused("node1.jsonl:3: not the plan");
+    }
+
+    #[test]
+    fn a_step_that_was_not_planned() {
+        let mut story = story();
+        story.then(Happened::Acted(fsm::node::Step::Checkpoint, Outcome::Done));
+        story.is_refused("Checkpoint was not the plan");
+    }
+
+    #[test]
+    fn an_assignment_that_nobody_gave() {
+        let mut story = story();
+        story.seen().persisted.as_mut().unwrap().assignment.order.ticket = Ticket(99);
+        story.is_refused("which no record gives");
+    }
+
+    #[test]
+    fn an_assignment_before_its_decision() {
+        let mut story = story();
+        let next = story.monitor[1].decision.record.clone();
+        let told = goals::assignment(&next, &View::default(), NODE).unwrap();
+        story.seen().persisted.as_mut().unwrap().assignment = told;
+        assert_eq!(story.verdict(), Vec::<String>::new());
+        story.keeper[1].at = Millis(0);
+        story.is_refused("followed before it was decided");
+    }
+
+    #[test]
+    fn an_impossible_observation() {
+        let mut story = story();
+        let persisted = story.seen().persisted.clone();
+        let view = LocalView { data: Data::Empty, sync: Sync::Blocked, ..empty_view() };
+        *story.seen() = pass(view, persisted);
+        story.is_refused("unknown to the model: Class { data: Empty");
+    }
+
+    #[test]
+    fn an_impossible_move() {
+        let mut story = story();
+        let (view, persisted) = (story.seen().view.clone(), story.seen().persisted.clone());
+        let fresh = LocalView { sync: Sync::Unknown, settled: false, ..view.clone() };
+        *story.seen() = pass(fresh, persisted.clone());
+        assert!(matches!(story.seen().next, Planned::Do(_)));
+        story.then(Happened::Looked(Box::new(pass(view, persisted))));
+        story.is_refused("node1.jsonl:4: the model does not go to");
+    }
+
+    #[test]
+    fn a_line_cut_by_a_kill() {
+        let story = story();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node1.jsonl");
+        let whole = text(&story.keeper);
+        let cut = &whole[..whole.len() - 9];
+        for (written, lines) in [(format!("{cut}{whole}"), 3), (cut.to_owned(), 1)] {
+            fs::write(&path, written).unwrap();
+            assert_eq!(read::<KeeperLine>(&path).unwrap().len(), lines);
+        }
+        fs::write(&path, format!("{cut}{}", text(&story.keeper[1..]))).unwrap();
+        assert!(read::<KeeperLine>(&path).is_err(), "the middle of a process");
+    }
 }
