@@ -3,10 +3,12 @@
 //!
 //! Time, chance and settings are arguments; there is no clock, no file, no lock and no unordered map
 //! in this crate, so that the model checker and the simulator run the very functions that the
-//! services run. The rules are those of `docs/safety.md`.
+//! services run. The rules are those of `docs/safety.md`. What the services write down of their
+//! decisions, to be decided again elsewhere, is in [`trace`].
 
 pub mod group;
 pub mod node;
+pub mod trace;
 
 use serde::{Deserialize, Serialize};
 use shared::Timestamp;
@@ -32,7 +34,7 @@ impl Millis {
 }
 
 /// The time of a decision: what it is decided by, and what is written into its events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// Durations are measured on this.
     pub mono: Millis,

@@ -7,6 +7,7 @@ use crate::link::{Heard, flushed, is_news};
 use crate::local::{Circumstances, Look};
 use crate::node::Node;
 use crate::steps::StepError;
+use crate::trace::Trace;
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
@@ -70,6 +71,8 @@ pub struct Agent {
     pub since: (String, Millis),
     /// When a planned stop was asked for.
     pub leaving_since: Option<Millis>,
+    /// Where tests want to know what happens.
+    pub trace: Option<Trace>,
 }
 
 impl Agent {
@@ -90,6 +93,9 @@ impl Agent {
             } else {
                 plan(&look.view, self.node.persisted())
             };
+            if let Some(trace) = &mut self.trace {
+                trace.looked(&look.view, self.node.persisted(), &plan, rebuilding);
+            }
             self.report(&look, &plan);
             if let Some(ended) = Self::is_over(&look, &plan, circumstances) {
                 return ended;
@@ -367,7 +373,11 @@ impl Agent {
             // A crash loop: not as fast as it can be.
             tokio::time::sleep(RETRY * 5).await;
         }
-        match self.node.carry_out(step).await {
+        let result = self.node.carry_out(step).await;
+        if let Some(trace) = &mut self.trace {
+            trace.acted(step, &result);
+        }
+        match result {
             Ok(()) => {
                 tracing::info!(
                     node.id = self.node.id.0,

@@ -13,4 +13,5 @@ pub mod node;
 pub mod rest;
 pub mod state;
 pub mod steps;
+pub mod trace;
 pub mod upstream;

@@ -9,6 +9,7 @@ use keeper::link::{Heard, Link};
 use keeper::node::Node;
 use keeper::rest::{self, Rest};
 use keeper::state::{State, Store};
+use keeper::trace::Trace;
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
@@ -290,6 +291,7 @@ async fn supervise(
             tracing::error!("the REST interface has ended: {error}");
         }
     });
+    let trace = Trace::begin(node.id);
     let agent = Agent {
         node,
         heard: heard.subscribe(),
@@ -299,6 +301,7 @@ async fn supervise(
         trouble: None,
         since: (String::new(), fsm::Millis(0)),
         leaving_since: None,
+        trace,
     };
     let link = Link {
         client,

@@ -19,9 +19,11 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::probe::{Finding, Prober};
 use crate::store::{Receipt, Store};
+use crate::trace::Trace;
 use answers::Answers;
 use fsm::group::{Record, View};
 use fsm::group::{detector, rules};
+use fsm::trace::Cause;
 use fsm::{Millis, Now};
 use shared::api::{ApiError, RolePasswords};
 use shared::ids::NodeId;
@@ -52,6 +54,8 @@ pub struct Context {
     pub passwords: RolePasswords,
     /// Becomes true when the process ends.
     pub stopping: watch::Receiver<bool>,
+    /// Where tests want to know what is decided.
+    pub trace: Option<Trace>,
 }
 
 /// The task's state.
@@ -243,7 +247,9 @@ impl Task {
             return;
         }
         if !self.started {
-            self.commit(self.record.monitor_started(now));
+            let decision = self.record.monitor_started(now);
+            self.note(|| Cause::Started, &decision, now);
+            self.commit(decision);
             return;
         }
         while let Some(request) = self.requests.pop_front() {
@@ -255,7 +261,9 @@ impl Task {
         if self.rounds >= ROUNDS {
             return;
         }
-        if let Some(decision) = rules::step(&self.record, &self.view, now, rand::random()) {
+        let tie_break = rand::random();
+        if let Some(decision) = rules::step(&self.record, &self.view, now, tie_break) {
+            self.note(|| Cause::Rule(tie_break), &decision, now);
             self.rounds += 1;
             if self.rounds == ROUNDS {
                 tracing::error!(

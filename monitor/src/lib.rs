@@ -13,6 +13,7 @@ pub mod run;
 pub mod secret;
 pub mod service;
 pub mod store;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use crate::http::{not_found, store_failed, unavailable};
 use crate::metrics::Metrics;
 use crate::secret;
 use crate::store::{Store, StoreError};
+use crate::trace::Trace;
 use fsm::group::Record;
 use postgres::embedded::Embedded;
 use shared::Timestamp;
@@ -213,6 +214,7 @@ impl Service {
             metrics: Arc::clone(&self.metrics),
             passwords,
             stopping: self.identity.stopping.clone(),
+            trace: Trace::begin(),
         };
         let formation = record.formation.clone();
         let group = Group::start(record, context);

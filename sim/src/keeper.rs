@@ -40,6 +40,7 @@ impl World {
         } else {
             planned(machine, mutation)
         };
+        self.note_look(id, &plan);
         self.send_report(id, &plan);
         match &plan.next {
             Next::Do(step) => self.carry_out(id, step),

@@ -6,6 +6,7 @@
 //! clusters; WAL is counted in whole records.
 
 pub mod disturb;
+pub mod fit;
 pub mod keeper;
 pub mod ledger;
 pub mod log;

@@ -81,6 +81,8 @@ pub struct World {
     pub joins: u64,
     /// How many of the newest lines of the trace are kept; none where nobody reads them.
     pub keeps: usize,
+    /// What keepers have looked at, where somebody wants to know.
+    pub sightings: Option<Vec<crate::fit::Sighting>>,
     trace: VecDeque<String>,
     next_commit: u64,
 }
@@ -107,6 +109,7 @@ impl World {
             fenced: BTreeMap::new(),
             joins: 0,
             keeps: TRACE,
+            sightings: None,
             trace: VecDeque::new(),
             next_commit: 1,
         };

@@ -229,7 +229,7 @@ impl OperationKind {
 }
 
 /// A new record and why: the rows of one transaction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// The record after it; its revision is one above the one it was decided on.
     pub record: Record,

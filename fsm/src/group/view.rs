@@ -2,13 +2,14 @@
 //! that must be durable.
 
 use crate::Millis;
+use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
 use shared::lsn::Position;
 use shared::report::{Replica, Report};
 use std::collections::BTreeMap;
 
 /// What is seen of all nodes at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct View {
     /// When this process began to watch, or woke after it was frozen.
     pub watching_since: Millis,
@@ -23,7 +24,7 @@ pub struct View {
 }
 
 /// What is seen of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Evidence {
     /// Its newest report.
     pub report: Option<Report>,
@@ -42,7 +43,7 @@ pub struct Evidence {
 }
 
 /// The result of a probe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Probe {
     /// Not tried.
     #[default]

@@ -4,13 +4,14 @@
 
 use super::view::{Data, File, LocalView, Persisted, Process, Upstream};
 use super::{primary, standby};
+use serde::{Deserialize, Serialize};
 use shared::goal::Goal;
 use shared::ids::{NodeId, Ticket, TimelineId};
 use shared::spec::Spec;
 use shared::state::NodeState;
 
 /// One thing to do. Idempotent, and safe to repeat after a crash between any two of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// Create a new cluster.
     Initialise,

@@ -72,7 +72,7 @@ impl Persisted {
 }
 
 /// What a keeper sees.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct LocalView {
     /// On disk.
@@ -106,7 +106,7 @@ pub struct LocalView {
 }
 
 /// What a data directory holds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Data {
     /// Nothing.
     Empty,
@@ -128,7 +128,7 @@ pub enum Data {
 }
 
 /// The postmaster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Process {
     /// There is none.
     Stopped,
@@ -139,7 +139,7 @@ pub enum Process {
 }
 
 /// What a running Postgres answers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Server {
     /// `pg_is_in_recovery()`.
     pub in_recovery: bool,
@@ -154,7 +154,7 @@ pub struct Server {
 }
 
 /// The managed configuration file, as far as it is decided here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct File {
     /// `primary_conninfo` and `primary_slot_name`.
     pub upstream: Option<Upstream>,
@@ -165,7 +165,7 @@ pub struct File {
 }
 
 /// Where a standby connects to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Upstream {
     /// Under the member name, through the slot of its admission.
     Member {
@@ -183,7 +183,7 @@ pub enum Upstream {
 
 /// How far rule 9 has got, on a running primary. Each value has been *seen*; a restart of Postgres
 /// or of the keeper begins at `Unknown`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sync {
     /// Nothing has been seen yet of what the file says.
     Unknown,

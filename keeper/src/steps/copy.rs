@@ -67,7 +67,12 @@ impl Node {
             let ended = child.wait().await;
             watched.abort();
             match ended {
-                Ok(Rewound::Changed) => sync(instance.data_dir.path()).await,
+                Ok(Rewound::Changed) => {
+                    // What was rewound may have been a primary, and must not be one again.
+                    prepare(&instance.data_dir, &instance.owner)
+                        .map_err(|error| error.to_string())?;
+                    sync(instance.data_dir.path()).await
+                }
                 Ok(Rewound::NotRequired) => {
                     Err("pg_rewind sees no divergence although there is one".to_owned())
                 }
@@ -215,7 +220,8 @@ async fn sync(path: &Path) -> Result<(), String> {
     synced.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// A copy is a standby from its first start on, and connects to nobody before it is told to.
+/// A copy, or what was rewound, is a standby from its first start on, and connects to nobody before it
+/// is told to.
 fn prepare(dir: &DataDir, owner: &Owner) -> Result<(), postgres::durable::DurableError> {
     dir.set_standby(owner)?;
     Ok(())

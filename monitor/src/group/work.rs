@@ -10,6 +10,7 @@ use crate::{clock, http, secret};
 use fsm::group::request::Reply;
 use fsm::group::{Decision, Record};
 use fsm::group::{join, request};
+use fsm::trace::Cause;
 use fsm::{Millis, Now};
 use futures::future::BoxFuture;
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
@@ -162,6 +163,13 @@ impl Work {
 }
 
 impl Task {
+    /// Writes a decision on the present record down, where somebody wants to know.
+    pub(super) fn note(&self, cause: impl FnOnce() -> Cause, decision: &Decision, now: Now) {
+        if let Some(trace) = &self.context.trace {
+            trace.decided(cause(), (&self.record, &self.view), decision, now);
+        }
+    }
+
     /// Begins to store a decision on the present record.
     pub(super) fn commit(&mut self, proposal: impl Into<Proposal>) {
         self.work.commit(&self.context, self.record.revision, proposal.into());
@@ -179,6 +187,7 @@ impl Task {
                     Err(error) => drop(reply.send(Err(error))),
                     Ok(Reply::Already(result)) => drop(reply.send(Ok(result))),
                     Ok(Reply::Decided(decision, result)) => {
+                        self.note(|| Cause::Action(action.clone()), &decision, now);
                         let receipt = key.map(|key| receipt(key, &action, &result));
                         let asker = Some(Asker::Action { result, reply });
                         self.commit(Proposal { decision, asker, receipt });
@@ -203,6 +212,7 @@ impl Task {
         match joined.decision {
             None => asker.tell(),
             Some(decision) => {
+                self.note(|| Cause::Join(Box::new(request.clone())), &decision, now);
                 self.commit(Proposal { decision, asker: Some(asker), receipt: None });
             }
         }

@@ -50,7 +50,7 @@ struct Figures {
 #[tokio::main]
 async fn main() -> Result<()> {
     let rounds = rounds()?;
-    let cluster = Cluster::start(3).await?;
+    let cluster = Cluster::builder().nodes(3).untraced().start().await?;
     let workload = cluster.workload().await?;
     let mut figures = Figures::default();
     for round in 1..=rounds {

@@ -23,6 +23,7 @@ const SHOWN_LINES: usize = 30;
 pub struct Builder {
     nodes: Vec<NodeOptions>,
     order: Option<Vec<usize>>,
+    untraced: bool,
 }
 
 impl Builder {
@@ -47,9 +48,17 @@ impl Builder {
         self
     }
 
+    /// No traces are written: where time is measured.
+    #[must_use]
+    pub fn untraced(mut self) -> Self {
+        self.untraced = true;
+        self
+    }
+
     /// Starts the monitor and then, at once, the keepers; waits until all is settled.
     pub async fn start(self) -> Result<Cluster> {
         let sandbox = Sandbox::new()?;
+        let sandbox = if self.untraced { sandbox.untraced() } else { sandbox };
         let monitor = Monitor::new(&sandbox)?;
         let nodes = self.nodes.into_iter().zip(1..).map(|(options, number)| {
             Node::new(&sandbox, &format!("node{number}"), &monitor.url(), options)

@@ -2,7 +2,7 @@
 
 use super::binaries;
 use super::ports::Port;
-use super::process::{Daemon, command, kill_all_in, signal};
+use super::process::{Daemon, TRACE, command, kill_all_in, signal};
 use super::sandbox::Sandbox;
 use super::wait::{DEADLINE, eventually};
 use anyhow::{Context as _, Result, bail};
@@ -22,6 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub struct Monitor {
     dir: PathBuf,
     log: PathBuf,
+    trace: Option<PathBuf>,
     port: Port,
     http: reqwest::Client,
     process: Mutex<Option<Daemon>>,
@@ -33,6 +34,7 @@ impl Monitor {
         Ok(Self {
             dir: sandbox.dir("monitor")?,
             log: sandbox.log("monitor"),
+            trace: sandbox.trace("monitor"),
             port: Port::take()?,
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
             process: Mutex::new(None),
@@ -69,6 +71,9 @@ impl Monitor {
         let mut command = command(&binaries::ours("pgtandem-monitor")?);
         command.arg("run").arg("--data-dir").arg(data_dir);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.port.number()));
+        if let Some(trace) = &self.trace {
+            command.env(TRACE, trace);
+        }
         Ok(command)
     }
 

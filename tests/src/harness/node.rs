@@ -2,7 +2,7 @@
 
 use super::binaries;
 use super::ports::Port;
-use super::process::{Daemon, command, is_alive, signal, working_in};
+use super::process::{Daemon, TRACE, command, is_alive, signal, working_in};
 use super::sandbox::Sandbox;
 use super::sql::Sql;
 use anyhow::{Context as _, Result, bail};
@@ -30,6 +30,7 @@ pub struct Node {
     name: String,
     dir: PathBuf,
     log: PathBuf,
+    trace: Option<PathBuf>,
     port: Port,
     rest: Port,
     monitor: String,
@@ -44,6 +45,7 @@ impl Node {
             name: name.to_owned(),
             dir: sandbox.dir(name)?,
             log: sandbox.log(name),
+            trace: sandbox.trace(name),
             port: Port::take()?,
             rest: Port::take()?,
             monitor: monitor.to_owned(),
@@ -116,6 +118,9 @@ impl Node {
             command.args(["--replication-quorum", &quorum.to_string()]);
         }
         command.args(&self.options.arguments);
+        if let Some(trace) = &self.trace {
+            command.env(TRACE, trace);
+        }
         Ok(command)
     }
 

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use super::wait::{DEADLINE, eventually};
 
+/// Names the file of a program's trace.
+pub const TRACE: &str = "PGTANDEM_TRACE";
+
 /// A program that runs until it is told to stop. Ended by its sandbox, not by being dropped.
 #[derive(Debug)]
 pub struct Daemon {

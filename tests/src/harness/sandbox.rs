@@ -32,6 +32,7 @@ pub fn postgres_user() -> Result<Option<(u32, u32)>> {
 #[derive(Debug)]
 pub struct Sandbox {
     root: PathBuf,
+    traced: bool,
 }
 
 impl Sandbox {
@@ -42,8 +43,15 @@ impl Sandbox {
         // User postgres has to pass through.
         fs::set_permissions(&dir, Permissions::from_mode(0o755))?;
         fs::create_dir(dir.join("logs"))?;
+        fs::create_dir(dir.join("traces"))?;
         ALL.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
-        Ok(Self { root: dir })
+        Ok(Self { root: dir, traced: true })
+    }
+
+    /// Programs write no traces: where time is measured.
+    #[must_use]
+    pub fn untraced(self) -> Self {
+        Self { traced: false, ..self }
     }
 
     /// Where it is.
@@ -54,6 +62,16 @@ impl Sandbox {
     /// The log of a program that the harness starts.
     pub fn log(&self, program: &str) -> PathBuf {
         self.root.join("logs").join(format!("{program}.log"))
+    }
+
+    /// Where all traces are.
+    pub fn traces(&self) -> PathBuf {
+        self.root.join("traces")
+    }
+
+    /// The trace of a program that the harness starts.
+    pub fn trace(&self, program: &str) -> Option<PathBuf> {
+        self.traced.then(|| self.traces().join(format!("{program}.jsonl")))
     }
 
     /// Makes a directory that Postgres can write to.

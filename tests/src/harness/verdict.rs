@@ -5,8 +5,10 @@
 //! 3. every node is what it should be, exactly one of them is the primary ([`states`]);
 //! 4. what the primary waits for is what the monitor says ([`states`]);
 //! 5. the standbys hold what the primary holds;
-//! 6. no program has ended by itself, and no log has a line that nobody expected ([`logs`]).
+//! 6. no program has ended by itself, and no log has a line that nobody expected ([`logs`]);
+//! 7. everything that was decided, planned and observed is what the model allows ([`fit`]).
 
+pub mod fit;
 pub mod logs;
 pub mod reigns;
 pub mod rows;
@@ -21,7 +23,7 @@ use super::workload::Workload;
 use anyhow::{Context as _, Result, bail, ensure};
 use logs::Expected;
 use rows::Rows;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// For what is settled already and only has to be seen.
 const SOON: Duration = Duration::from_secs(15);
@@ -107,11 +109,28 @@ impl Verdict<'_> {
             let name = path.strip_prefix(self.cluster.sandbox().root()).unwrap_or(&path);
             wrong.extend(lines.into_iter().map(|line| format!("{}: {line}", name.display())));
         }
+        wrong.extend(self.fit()?);
         if !wrong.is_empty() {
             bail!("verdict:\n  {}", wrong.join("\n  "));
         }
         self.cluster.pass();
         Ok(())
+    }
+
+    /// What of the traces does not fit the model.
+    fn fit(&self) -> Result<Vec<String>> {
+        let begun = Instant::now();
+        let fit = fit::check(&self.cluster.sandbox().traces())?;
+        eprintln!(
+            "replayed {} decisions, {} passes and {} steps, in {} classes after {} walks, in {:?}",
+            fit.decisions,
+            fit.passes,
+            fit.steps,
+            fit.classes,
+            fit.walks,
+            begun.elapsed()
+        );
+        Ok(fit.wrong)
     }
 
     async fn states(&self) -> Result<Vec<String>> {

@@ -76,13 +76,14 @@ pub(super) fn announced(context: &Context<'_>) -> Option<Change> {
     let mut notes = Vec::new();
     for (id, node) in next.nodes.iter_mut().filter(|(_, node)| heard(node)) {
         node.joined = None;
-        if *id != primary {
-            let reason = format!("{} may follow: the primary has heard of it", node.name);
-            notes.push(context.note("node", reason).about(*id));
-        }
+        let reason = if *id == primary {
+            format!("{} has heard that it is part of the group", node.name)
+        } else {
+            format!("{} may follow: the primary has heard of it", node.name)
+        };
+        notes.push(context.note("node", reason).about(*id));
     }
-    let changed = next.nodes != record.nodes;
-    changed.then_some(Change { next, notes })
+    (!notes.is_empty()).then_some(Change { next, notes })
 }
 
 /// Maintenance or drop of a former primary, once another node serves.

@@ -1,0 +1,59 @@
+//! What happens to real nodes and not in the other walks, where nothing that is checked depends on it.
+
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::node::SYSTEM;
+use crate::random::Random;
+use crate::world::World;
+use fsm::node::{Data, File, Process};
+
+/// The first node has a cluster that was there before, running or not.
+pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
+    let Some(id) = world.ids().first().copied() else { return };
+    let Some(machine) = world.machines.get_mut(id) else { return };
+    let running = random.one_in(2);
+    machine.log = Log::new(id);
+    machine.view.data = Data::Present {
+        system_identifier: SYSTEM,
+        standby_signal: false,
+        history: machine.log.history(),
+        clean_end: Some(machine.log.end()).filter(|_| !running),
+    };
+    machine.view.process = if running { Process::Running } else { Process::Stopped };
+    machine.view.adopted = false;
+}
+
+/// Something happens to some node.
+pub(super) fn happen(world: &mut World, random: &mut Random) {
+    let ids = world.ids();
+    let Some(id) = random.pick(&ids) else { return };
+    let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
+    let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
+    let Some(machine) = world.machines.get_mut(id) else { return };
+    match random.below(8) {
+        // It is frozen, or has no connection left.
+        0 => machine.view.server = None,
+        // A node has joined or moved; or a new keeper has not looked at the HBA rules yet.
+        1 | 2 => machine.view.file.current = false,
+        // Nobody asked for the checkpoint, or it was interrupted.
+        3 => machine.view.checkpointed ^= machine.is_writable(),
+        // By hand.
+        4 => machine.stop_postgres(true),
+        5 => machine.view.wal_gone = !machine.view.wal_gone && lacks_wal(machine),
+        6 => machine.view.broken ^= machine.view.process != Process::Running,
+        _ => take_file(machine, copied),
+    }
+}
+
+fn lacks_wal(machine: &Machine) -> bool {
+    let waits = machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
+    waits && machine.view.file.upstream.is_some()
+}
+
+/// A copy brings the source's file before it is complete.
+fn take_file(machine: &mut Machine, copied: Option<File>) {
+    if let Some(file) = copied.filter(|_| machine.view.data == Data::Rebuilding) {
+        machine.view.file = File { upstream: None, current: false, ..file };
+        machine.view.adopted = true;
+    }
+}
