@@ -13,6 +13,7 @@ pub mod log;
 pub mod machine;
 pub mod monitor;
 pub mod node;
+mod part;
 pub mod random;
 pub mod search;
 pub mod walk;

@@ -2,6 +2,7 @@
 
 use crate::log::Log;
 use crate::node::{self, empty_view};
+use crate::part::Part;
 use fsm::Millis;
 use fsm::node::lease::Tenure;
 use fsm::node::view::Persisted;
@@ -11,7 +12,6 @@ use shared::lsn::Lsn;
 use shared::report::{Answer, Lease};
 use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,22 +102,22 @@ pub enum Frozen {
 
 /// All hosts. Copies of a world share those that do not differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Machines(BTreeMap<NodeId, Arc<Machine>>);
+pub struct Machines(BTreeMap<NodeId, Part<Machine>>);
 
 impl Machines {
     /// A new host.
     pub fn insert(&mut self, id: NodeId, machine: Machine) {
-        self.0.insert(id, Arc::new(machine));
+        self.0.insert(id, Part::new(machine));
     }
 
     /// A host.
     pub fn get(&self, id: NodeId) -> Option<&Machine> {
-        self.0.get(&id).map(AsRef::as_ref)
+        self.0.get(&id).map(|part| &**part)
     }
 
     /// A host, to change it.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Machine> {
-        self.0.get_mut(&id).map(Arc::make_mut)
+        self.0.get_mut(&id).map(Part::change)
     }
 
     /// All nodes.
@@ -127,7 +127,7 @@ impl Machines {
 
     /// All hosts.
     pub fn values(&self) -> impl Iterator<Item = &Machine> {
-        self.0.values().map(AsRef::as_ref)
+        self.0.values().map(|part| &**part)
     }
 
     /// How many there are.
@@ -137,7 +137,7 @@ impl Machines {
 
     /// All hosts with their nodes.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Machine)> {
-        self.0.iter().map(|(id, machine)| (*id, machine.as_ref()))
+        self.0.iter().map(|(id, machine)| (*id, &**machine))
     }
 }
 

@@ -8,6 +8,10 @@ mod cli {
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Searches copy worlds all the time; the system's allocator takes half of that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs pgtandem's decision code in made-up worlds.
 #[derive(Debug, Parser)]
 #[command(name = "sim", arg_required_else_help = true)]

@@ -3,6 +3,7 @@
 
 use crate::at;
 use crate::ledger::Violation;
+use crate::part::Part;
 use crate::random::Random;
 use crate::world::Mutation;
 use fsm::Millis;
@@ -13,7 +14,6 @@ use shared::lsn::Position;
 use shared::report::{Answer, Lease, Report, Sealed};
 use shared::spec::Spec;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// More decisions in a row without anything new seen means that two rules undo each other.
 const ROUNDS: usize = 32;
@@ -22,9 +22,9 @@ const ROUNDS: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Monitor {
     /// Durable.
-    pub record: Arc<Record>,
+    pub record: Part<Record>,
     /// Volatile.
-    pub view: Arc<View>,
+    pub view: Part<View>,
     /// The process runs.
     pub up: bool,
     /// All decisions with the record each was made on, where they are wanted.
@@ -65,8 +65,8 @@ impl Monitor {
     /// A monitor that has not been started.
     pub fn new(record: Record) -> Self {
         Self {
-            record: Arc::new(record),
-            view: Arc::default(),
+            record: Part::new(record),
+            view: Part::default(),
             up: false,
             decisions: None,
             violation: None,
@@ -79,7 +79,7 @@ impl Monitor {
     /// Starts the process: nothing is said before its ticket is durable.
     pub fn start(&mut self, now: u64) {
         let lease = self.record.settings.timers().lease_ms;
-        self.view = Arc::new(View::starting(Millis(now), lease));
+        self.view = Part::new(View::starting(Millis(now), lease));
         self.up = true;
         let decision = self.record.monitor_started(at(now));
         self.commit(decision, now);
@@ -87,12 +87,12 @@ impl Monitor {
 
     /// The record, to change it behind its back.
     pub fn record_mut(&mut self) -> &mut Record {
-        Arc::make_mut(&mut self.record)
+        self.record.change()
     }
 
     /// What is seen, to change it.
     pub fn view_mut(&mut self) -> &mut View {
-        Arc::make_mut(&mut self.view)
+        self.view.change()
     }
 
     /// Takes in a report; `None` where it is refused, as one of a second keeper process.
@@ -126,7 +126,7 @@ impl Monitor {
             self.commit(decision, now);
             if decided && mutation == Mutation::DropInherited {
                 let older = self.record.specs.len().saturating_sub(1);
-                Arc::make_mut(&mut self.record).specs.drain(..older);
+                self.record.change().specs.drain(..older);
             }
         }
         self.accuse(format!("not settled after {ROUNDS} decisions in a row"));
@@ -270,7 +270,7 @@ impl Monitor {
         if self.view.nodes.keys().any(|id| !next.nodes.contains_key(id)) {
             self.view_mut().nodes.retain(|id, _| next.nodes.contains_key(id));
         }
-        self.record = Arc::new(next);
+        self.record = Part::new(next);
         for id in self.record.nodes.keys() {
             if goals::assignment(&self.record, &self.view, *id).is_none() {
                 self.violation.get_or_insert(Violation::Record(format!("no goal for node {id}")));

@@ -166,7 +166,7 @@ impl World {
 
     /// Releases the clients whose commits are where the live spec wants them.
     pub fn acknowledge(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_writable()) else { return };
+        let Some(machine) = self.machines.get(id).filter(|m| m.is_writable()) else { return };
         let Some(bound) = (if self.lags { freed(machine) } else { released(machine) }) else {
             return;
         };
@@ -178,6 +178,10 @@ impl World {
             .take_while(|(index, _)| location(index + 1) <= bound)
             .map(|(_, record)| *record)
             .collect();
+        if released.is_empty() {
+            return;
+        }
+        let Some(machine) = self.machines.get_mut(id) else { return };
         machine.server.waiting_from += released.len();
         let released: Vec<_> = released.into_iter().filter(|record| record.is_commit()).collect();
         let timeline = machine.log.timeline();

@@ -4,6 +4,7 @@ use super::action::{Action, Fault, Request};
 use super::{Budget, Search, fair};
 use crate::ledger::Violation;
 use crate::machine::Machine;
+use crate::part::Part;
 use crate::random::Random;
 use crate::world::{MONITOR, Message, World};
 use fsm::Millis;
@@ -16,7 +17,6 @@ use shared::ids::{NodeId, NodeName, Revision};
 use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 /// In one tick every timer runs out.
 const TICK: u64 = 1_000_000;
@@ -26,7 +26,7 @@ const LOCAL_STEPS: usize = 24;
 /// An answer that was copied on its way, to one keeper process, and counts from that moment on: the
 /// original may not be heard, so it may also just be late. Reports are not: they come over a
 /// connection, one after the other, and end with it.
-type Late = (String, Arc<Answer>, u64);
+type Late = (String, Part<Answer>, u64);
 
 /// A state.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct State {
     /// The world.
     pub world: World,
     /// The newest report of each keeper.
-    said: BTreeMap<NodeId, Arc<Report>>,
+    said: BTreeMap<NodeId, Part<Report>>,
     late: BTreeMap<NodeId, Late>,
     left: Budget,
     guarded: bool,
@@ -75,6 +75,8 @@ impl State {
         let settings = search.settings.clone();
         let mut world = World::new(Random::none(), search.nodes, settings, search.mutation);
         world.lags = search.lags;
+        // Nobody reads it: the way to a state is told by its actions.
+        world.keeps = 0;
         let mut state = Self {
             world,
             said: BTreeMap::new(),
@@ -177,7 +179,7 @@ impl State {
         faults.push(Fault::Host(node));
         if machine.keeper.is_some() {
             faults.extend([Fault::Keeper(node), Fault::State(node)]);
-            if !self.late.contains_key(&node) && self.answer(node).is_some() {
+            if self.left.late > 0 && !self.late.contains_key(&node) && self.answer(node).is_some() {
                 faults.push(Fault::Copy(node));
             }
         }
@@ -336,7 +338,7 @@ impl State {
     fn copy_answer(&mut self, node: NodeId) {
         let keeper = self.world.machines.get(node).and_then(|machine| machine.keeper.as_ref());
         let (Some(keeper), Some((answer, sent))) = (keeper, self.answer(node)) else { return };
-        self.late.insert(node, (keeper.name.clone(), Arc::new(answer), sent));
+        self.late.insert(node, (keeper.name.clone(), Part::new(answer), sent));
     }
 
     fn deliver_late(&mut self, node: NodeId) {
@@ -470,7 +472,7 @@ impl State {
             if let Message::Report(node, report) = message {
                 let revision = if self.is_joining() { report.revision } else { Revision(0) };
                 let report = Report { seq: 1, nonce: 0, revision, ..*report };
-                self.said.insert(node, Arc::new(report));
+                self.said.insert(node, Part::new(report));
             }
         }
         for node in self.world.ids() {
@@ -503,7 +505,7 @@ impl State {
         if monitor.record.next_event == 1 {
             return;
         }
-        let record = Arc::make_mut(&mut monitor.record);
+        let record = monitor.record.change();
         if !joining {
             record.revision = Revision(1);
         }
