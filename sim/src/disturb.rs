@@ -116,6 +116,47 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::DropByForce),
 ];
 
+/// The sync spec changes again and again while nodes come and go.
+pub const SYNC_CHANGES: Mix = &[
+    (6, Disturbance::SetNumber),
+    (4, Disturbance::SetQuorum),
+    (4, Disturbance::CrashHost),
+    (2, Disturbance::Restart),
+    (2, Disturbance::FreezeHost),
+    (2, Disturbance::Thaw),
+    (2, Disturbance::Cut),
+    (2, Disturbance::Recover),
+];
+
+/// Primaries are cut off, and operators accept losses.
+pub const LOSSES: Mix = &[
+    (4, Disturbance::FailoverWithLoss),
+    (6, Disturbance::Cut),
+    (2, Disturbance::Mend),
+    (3, Disturbance::SetNumber),
+    (2, Disturbance::Recover),
+    (1, Disturbance::CrashHost),
+];
+
+/// Primaries change, and nodes are lost and copied.
+pub const CHANGES: Mix = &[
+    (1, Disturbance::LoseDisk),
+    (4, Disturbance::CrashHost),
+    (3, Disturbance::Restart),
+    (5, Disturbance::Cut),
+    (3, Disturbance::Mend),
+    (2, Disturbance::Recover),
+    (1, Disturbance::Switchover),
+];
+
+/// The names of the mixes.
+pub const MIXES: [(&str, Mix); 4] = [
+    ("everything", EVERYTHING),
+    ("sync-changes", SYNC_CHANGES),
+    ("losses", LOSSES),
+    ("changes", CHANGES),
+];
+
 impl World {
     /// One thing happens, whichever it is.
     pub fn disturb(&mut self, mix: Mix) {

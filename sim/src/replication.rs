@@ -177,9 +177,11 @@ impl World {
         let released: Vec<_> = released.into_iter().filter(|record| record.is_commit()).collect();
         let timeline = machine.log.timeline();
         let waits = machine.server.waits();
-        let unguarded = !machine.is_kept() || machine.is_fenced(machine.time(self.now));
+        let over = machine.is_fenced(machine.time(self.now));
+        let unguarded = !machine.is_kept() || machine.claimed || over;
         if !waits && unguarded && self.ledger.has_losses() && self.mutation != Mutation::NoLease {
-            // Asynchronous, beyond its lease, and the keeper cannot act: docs/safety.md, "A pause".
+            // Asynchronous, and the keeper cannot act, or has only just been started again and has no
+            // lease but its first: docs/safety.md, "A pause" and "The keeper runs".
             return;
         }
         let Some(epoch) = self.monitor.record.lineage.epoch_of(timeline) else {
