@@ -67,8 +67,7 @@ impl World {
     /// Whether the upstream says that it has not got the WAL any more that this node lacks.
     fn lacks_wal(&self, id: NodeId) -> bool {
         let Some(machine) = self.machines.get(id) else { return false };
-        let waits =
-            machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
+        let waits = machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
         let Some(upstream) = machine.view.file.upstream.as_ref().filter(|_| waits) else {
             return false;
         };

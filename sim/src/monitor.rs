@@ -204,7 +204,8 @@ impl Monitor {
         };
         match mutation {
             Mutation::StaleView => {
-                let fresh = self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
+                let fresh =
+                    self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
                 let (seen, old) = fresh.unwrap_or((now, view));
                 view = old.clone();
                 self.past.view = Some((seen, old));

@@ -13,7 +13,8 @@ impl World {
     /// A client writes where it can; it waits for its COMMIT.
     pub fn write(&mut self, id: NodeId) {
         let commit = self.fresh_commit();
-        let Some(machine) = self.machines.get_mut(id).filter(|m| m.runs() && m.is_writable()) else {
+        let Some(machine) = self.machines.get_mut(id).filter(|m| m.runs() && m.is_writable())
+        else {
             return;
         };
         if self.fenced.contains_key(&id) {
@@ -26,7 +27,9 @@ impl World {
 
     /// One thing that a node's Postgres does by itself.
     pub fn postgres_turn(&mut self, id: NodeId) {
-        let Some(machine) = self.machines.get_mut(id).filter(|machine| machine.runs()) else { return };
+        let Some(machine) = self.machines.get_mut(id).filter(|machine| machine.runs()) else {
+            return;
+        };
         if machine.view.server.is_none() {
             become_ready(&mut machine.view);
             machine.refresh();
@@ -150,7 +153,9 @@ impl World {
         let log = machine.log.clone();
         for peer in self.ids() {
             let reached = self.reaches(id, peer);
-            let Some(standby) = self.machines.get_mut(peer).filter(|m| reached && m.runs()) else { continue };
+            let Some(standby) = self.machines.get_mut(peer).filter(|m| reached && m.runs()) else {
+                continue;
+            };
             let follows = standby.server.receiver.as_ref().is_some_and(|r| r.from == id);
             if follows && standby.log.can_follow(&log) {
                 while standby.log.take_from(&log) {}

@@ -134,13 +134,13 @@ impl Walk {
         let counts = course.worlds.iter().map(|world| world.ledger.counts());
         let (acknowledged, promotions) = counts.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         let disturbances = course.disturbed.len();
-        outcome
-            .map(|rounds| Summary { acknowledged, promotions, rounds, disturbances })
-            .map_err(|(violation, group)| {
+        outcome.map(|rounds| Summary { acknowledged, promotions, rounds, disturbances }).map_err(
+            |(violation, group)| {
                 let trace = course.worlds.get(group).map(World::trace).unwrap_or_default();
                 let disturbed = course.disturbed;
                 Box::new(Failure { seed, violation, trace, disturbed })
-            })
+            },
+        )
     }
 
     /// The same failure with as little going wrong as can be found.
@@ -391,13 +391,10 @@ pub fn settled(world: &World) -> Option<NodeId> {
                 && machine.server.receiver.as_ref().is_some_and(|r| r.from == primary)
         })
     };
-    let all = world
-        .ids()
-        .into_iter()
-        .all(|id| match id {
-            id if id == primary => serves(id),
-            id => !serves(id) && (follows(id) || !is_member(world, id)),
-        });
+    let all = world.ids().into_iter().all(|id| match id {
+        id if id == primary => serves(id),
+        id => !serves(id) && (follows(id) || !is_member(world, id)),
+    });
     (all && record.is_sync_settled() && record.operation.is_none()).then_some(primary)
 }
 

@@ -201,7 +201,8 @@ impl World {
         if self.mutation == Mutation::NoLease {
             return;
         }
-        let over = |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
+        let over =
+            |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
         let fenced: Vec<_> =
             self.machines.iter().filter(|(_, m)| over(m)).map(|(id, _)| id).collect();
         for id in fenced {
@@ -352,7 +353,8 @@ impl World {
             if !detector::wants_probe(&self.monitor.view, id, &timers, Millis(self.monitor_now())) {
                 continue;
             }
-            let keeper = self.probe(MONITOR, id, |machine| machine.keeper.is_some(), Machine::is_kept);
+            let keeper =
+                self.probe(MONITOR, id, |machine| machine.keeper.is_some(), Machine::is_kept);
             let postgres = self.probe(MONITOR, id, Machine::is_ready, |_| true);
             let peers: BTreeMap<_, _> = self
                 .ids()

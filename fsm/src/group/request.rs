@@ -178,9 +178,10 @@ impl Request<'_> {
             return Ok(self.already(format!("{} is the primary already", node.name)));
         }
         self.free()?;
-        let drain = self.record.primary.is_some_and(|id| {
-            !self.is_dead(id) && self.view.report(id).is_some_and(has_data)
-        });
+        let drain = self
+            .record
+            .primary
+            .is_some_and(|id| !self.is_dead(id) && self.view.report(id).is_some_and(has_data));
         if !drain {
             self.could_elect()?;
         } else if let Some((id, node)) = target {

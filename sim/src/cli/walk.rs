@@ -43,7 +43,8 @@ impl FromStr for Seeds {
 
 fn mix(name: &str) -> Result<Mix, String> {
     let named = MIXES.iter().find(|(known, _)| *known == name).map(|(_, mix)| *mix);
-    named.ok_or_else(|| format!("{name:?} is not one of {}", MIXES.map(|(name, _)| name).join(", ")))
+    named
+        .ok_or_else(|| format!("{name:?} is not one of {}", MIXES.map(|(name, _)| name).join(", ")))
 }
 
 /// What a walk is made of.
