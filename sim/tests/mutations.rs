@@ -70,7 +70,7 @@ fn pending_specs_are_needed() {
 
 #[test]
 fn seals_have_to_be_durable() {
-    is_found(&walk(Mutation::ForgetSeal, 3, Harm::Unsafe), Harm::Unsafe);
+    is_found(&walk(Mutation::ForgetSeal, 2, Harm::Unsafe), Harm::Unsafe);
 }
 
 #[test]
