@@ -92,7 +92,7 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::HoldReplay),
     (1, Disturbance::LoseDisk),
     (3, Disturbance::Recover),
-    (1, Disturbance::FillDisk),
+    (3, Disturbance::FillDisk),
     (1, Disturbance::FreezeKeeper),
     (1, Disturbance::FreezeHost),
     (1, Disturbance::FreezeMonitor),
