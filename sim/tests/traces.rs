@@ -18,11 +18,13 @@ fn formed(nodes: u64, required: u32, mutation: Mutation) -> (World, NodeId, Vec<
     (world, primary, standbys)
 }
 
-/// The primary's keeper and the monitor go on, its walsenders look at the file, the checkpointer does not.
-fn keep(world: &mut World, primary: NodeId) {
+/// Everything goes on and the primary's walsenders look at the file; its checkpointer does not.
+fn keep(world: &mut World, primary: NodeId, standby: NodeId) {
     for _ in 0..40 {
         look(world, primary);
         world.keeper_turn(primary);
+        world.keeper_turn(standby);
+        world.postgres_turn(standby);
         while !world.messages.is_empty() {
             world.deliver();
         }
@@ -84,17 +86,13 @@ fn applied_late(mutation: Mutation) -> Option<Violation> {
     let (mut world, a, standbys) = formed(2, 0, mutation);
     let b = standbys[0];
     world.crash_host(b);
-    keep(&mut world, a);
+    keep(&mut world, a, b);
     let server = &mut world.machines.get_mut(a).unwrap().server;
     let nobody = Setting(server.spec.clone());
     assert!(nobody.0.as_ref().is_some_and(shared::spec::Spec::is_asynchronous), "{nobody:?}");
     assert!(server.waits(), "the flag is still set");
     world.restart(b);
-    for _ in 0..40 {
-        world.keeper_turn(b);
-        world.postgres_turn(b);
-        keep(&mut world, a);
-    }
+    keep(&mut world, a, b);
     let server = &mut world.machines.get_mut(a).unwrap().server;
     server.checkpointer = Some(Lag { under: nobody, reading: None });
     world.write(a);
