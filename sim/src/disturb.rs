@@ -250,8 +250,31 @@ impl World {
             Disturbance::DropByForce if spare && gone => {
                 self.ask(&Action::Drop { node, force: true });
             }
-            Disturbance::Drop | Disturbance::DropByForce => {}
-            _ => self.ask(&Action::Failover { allow_data_loss: false, fenced: false }),
+            Disturbance::Failover => {
+                self.ask(&Action::Failover { allow_data_loss: false, fenced: false });
+            }
+            Disturbance::Drop
+            | Disturbance::DropByForce
+            | Disturbance::CrashPostgres
+            | Disturbance::CrashKeeper
+            | Disturbance::CrashHost
+            | Disturbance::Restart
+            | Disturbance::KillMonitor
+            | Disturbance::Cut
+            | Disturbance::Mend
+            | Disturbance::HoldReplay
+            | Disturbance::LoseDisk
+            | Disturbance::Recover
+            | Disturbance::FillDisk
+            | Disturbance::FreezeKeeper
+            | Disturbance::FreezeHost
+            | Disturbance::FreezeMonitor
+            | Disturbance::Thaw
+            | Disturbance::SetWallClock
+            | Disturbance::RecycleWal
+            | Disturbance::PromoteByHand
+            | Disturbance::Leave
+            | Disturbance::Join => {}
         }
     }
 }

@@ -167,7 +167,7 @@ impl World {
     /// Releases the clients whose commits are where the live spec wants them.
     pub fn acknowledge(&mut self, id: NodeId) {
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_writable()) else { return };
-        let Some(bound) = (if self.lags { freed(machine) } else { released(machine) }) else {
+        let Some(bound) = (if self.lags { Some(freed(machine)) } else { released(machine) }) else {
             return;
         };
         let records = machine.log.records();
@@ -230,8 +230,8 @@ fn receiver_of(machine: &Machine) -> Option<Receiver> {
 
 /// Up to where commits are released while every process is at its own pace: by walsenders that were
 /// answered, or by the checkpointer's flag.
-fn freed(machine: &Machine) -> Option<Lsn> {
-    Some(if machine.server.waits() { machine.server.released } else { machine.log.end() })
+fn freed(machine: &Machine) -> Lsn {
+    if machine.server.waits() { machine.server.released } else { machine.log.end() }
 }
 
 /// Up to where commits are released, where every process runs under what the file says.
