@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 ROUNDS ?= 20
+WALKS ?= 1000000
 CARGO ?= cargo
 NEXTEST_PROFILE ?= default
 
@@ -14,7 +15,7 @@ PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: help setup build release demo test lint fmt bench-failover install
+.PHONY: help setup build release demo test check-deep coverage lint fmt bench-failover install
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,15 @@ test: setup build ## All tests: units, stores, and real clusters
 	  set -x; $(CARGO) test --locked --workspace --lib --bins --tests -- --test-threads 1; \
 	fi
 	$(CARGO) test --locked --workspace --doc
+
+check-deep: ## The decision code in every state it can reach, and a million walks: docs/proof.md
+	$(CARGO) build --locked --release -p sim
+	target/release/sim deep
+	target/release/sim walk --seeds 0..$(WALKS)
+
+coverage: ## How much of the decision code the tests run (needs cargo-llvm-cov and llvm-tools)
+	$(CARGO) llvm-cov nextest --locked -p fsm -p sim --no-fail-fast --summary-only \
+	  --ignore-filename-regex '^(?!.*/fsm/src/)'
 
 lint: ## What the gate says of form: format, clippy, documentation
 	$(CARGO) fmt --all --check

@@ -116,6 +116,9 @@ impl Lineage {
     /// The position of a log that ends at `lsn` on this history; `None` where the last record is on
     /// a timeline that no epoch owns.
     pub fn position(&self, history: &History, lsn: Lsn) -> Option<Position> {
+        if self.has_strayed(history, lsn) {
+            return None;
+        }
         let epoch = self.epoch_of(history.timeline_at(lsn))?;
         // The number alone is not identity: where both sides know the start, they must agree.
         let known = self.entry(epoch)?.start.map(|start| start.lsn);
@@ -130,6 +133,17 @@ impl Lineage {
             (Some(known), Some(own)) if known != own => None,
             _ => Some(Position { epoch, lsn }),
         }
+    }
+
+    /// Whether the log up to `lsn` has gone through a timeline that no epoch owns, since the group
+    /// began: somebody promoted it by hand, and whatever number it got later, it is none of ours.
+    pub fn has_strayed(&self, history: &History, lsn: Lsn) -> bool {
+        let first = self.0.first().map(|entry| entry.timeline);
+        history
+            .ancestors
+            .iter()
+            .filter(|segment| segment.end < lsn && Some(segment.timeline) > first)
+            .any(|segment| self.epoch_of(segment.timeline).is_none())
     }
 
     /// Writes down where epochs began that a primary has in its history and whose start nobody

@@ -92,7 +92,7 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::HoldReplay),
     (1, Disturbance::LoseDisk),
     (3, Disturbance::Recover),
-    (1, Disturbance::FillDisk),
+    (3, Disturbance::FillDisk),
     (1, Disturbance::FreezeKeeper),
     (1, Disturbance::FreezeHost),
     (1, Disturbance::FreezeMonitor),
@@ -114,6 +114,47 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::SetQuorum),
     (1, Disturbance::Drop),
     (1, Disturbance::DropByForce),
+];
+
+/// The sync spec changes again and again while nodes come and go.
+pub const SYNC_CHANGES: Mix = &[
+    (6, Disturbance::SetNumber),
+    (4, Disturbance::SetQuorum),
+    (4, Disturbance::CrashHost),
+    (2, Disturbance::Restart),
+    (2, Disturbance::FreezeHost),
+    (2, Disturbance::Thaw),
+    (2, Disturbance::Cut),
+    (2, Disturbance::Recover),
+];
+
+/// Primaries are cut off, and operators accept losses.
+pub const LOSSES: Mix = &[
+    (4, Disturbance::FailoverWithLoss),
+    (6, Disturbance::Cut),
+    (2, Disturbance::Mend),
+    (3, Disturbance::SetNumber),
+    (2, Disturbance::Recover),
+    (1, Disturbance::CrashHost),
+];
+
+/// Primaries change, and nodes are lost and copied.
+pub const CHANGES: Mix = &[
+    (1, Disturbance::LoseDisk),
+    (4, Disturbance::CrashHost),
+    (3, Disturbance::Restart),
+    (5, Disturbance::Cut),
+    (3, Disturbance::Mend),
+    (2, Disturbance::Recover),
+    (1, Disturbance::Switchover),
+];
+
+/// The names of the mixes.
+pub const MIXES: [(&str, Mix); 4] = [
+    ("everything", EVERYTHING),
+    ("sync-changes", SYNC_CHANGES),
+    ("losses", LOSSES),
+    ("changes", CHANGES),
 ];
 
 impl World {
@@ -209,8 +250,31 @@ impl World {
             Disturbance::DropByForce if spare && gone => {
                 self.ask(&Action::Drop { node, force: true });
             }
-            Disturbance::Drop | Disturbance::DropByForce => {}
-            _ => self.ask(&Action::Failover { allow_data_loss: false, fenced: false }),
+            Disturbance::Failover => {
+                self.ask(&Action::Failover { allow_data_loss: false, fenced: false });
+            }
+            Disturbance::Drop
+            | Disturbance::DropByForce
+            | Disturbance::CrashPostgres
+            | Disturbance::CrashKeeper
+            | Disturbance::CrashHost
+            | Disturbance::Restart
+            | Disturbance::KillMonitor
+            | Disturbance::Cut
+            | Disturbance::Mend
+            | Disturbance::HoldReplay
+            | Disturbance::LoseDisk
+            | Disturbance::Recover
+            | Disturbance::FillDisk
+            | Disturbance::FreezeKeeper
+            | Disturbance::FreezeHost
+            | Disturbance::FreezeMonitor
+            | Disturbance::Thaw
+            | Disturbance::SetWallClock
+            | Disturbance::RecycleWal
+            | Disturbance::PromoteByHand
+            | Disturbance::Leave
+            | Disturbance::Join => {}
         }
     }
 }

@@ -192,7 +192,7 @@ impl World {
         let before = std::mem::replace(&mut machine.server.spec, file);
         let reloads = machine.view.server.is_some() && before != machine.server.spec;
         if reloads && lags {
-            machine.server.fall_behind(before);
+            machine.server.fall_behind(before.as_ref());
         }
         machine.refresh();
     }

@@ -215,10 +215,10 @@ impl ServerMemory {
     }
 
     /// The file has been written and reloaded; no process has looked yet.
-    pub fn fall_behind(&mut self, before: Option<Spec>) {
+    pub fn fall_behind(&mut self, before: Option<&Spec>) {
         let lags = self.rows.values_mut().map(|row| &mut row.lag).chain([&mut self.checkpointer]);
         for lag in lags {
-            lag.get_or_insert_with(|| Lag { under: Setting(before.clone()), reading: None });
+            lag.get_or_insert_with(|| Lag { under: Setting(before.cloned()), reading: None });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `sim`: searches and walks by hand; docs/proof.md says which and why.
 
 mod cli {
+    pub(crate) mod deep;
     pub(crate) mod search;
     pub(crate) mod walk;
 }
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Search every state that can be reached within bounds.
     Search(cli::search::Options),
+    /// Run the whole family of searches, as rows of a table.
+    Deep(cli::deep::Options),
     /// Walk from many seeds.
     Walk(cli::walk::Options),
     /// Walk from one seed again, with its trace.
@@ -33,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Search(options) => options.run(),
+        Command::Deep(options) => options.run(),
         Command::Walk(options) => options.run(),
         Command::Replay(options) => options.run(),
     }

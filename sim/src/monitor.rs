@@ -133,22 +133,19 @@ impl Monitor {
     }
 
     fn mutate_report(&mut self, id: NodeId, report: &mut Report) {
-        match self.mutation {
-            Mutation::OldSeals => {
-                if let Some(sealed) = report.sealed.filter(|sealed| sealed.position.is_some()) {
-                    self.past.seals.insert(id, sealed);
-                }
+        if self.mutation == Mutation::OldSeals
+            && let Some(sealed) = report.sealed.filter(|sealed| sealed.position.is_some())
+        {
+            self.past.seals.insert(id, sealed);
+        }
+        let newest = self.record.newest_spec();
+        if self.mutation == Mutation::NoGenerations
+            && let (Some(in_force), Some(newest)) = (&mut report.in_force, newest)
+        {
+            let said = self.past.specs.get(&in_force.generation);
+            if said.is_some_and(|said| said.same_terms(newest)) {
+                in_force.generation = newest.generation;
             }
-            Mutation::NoGenerations => {
-                let newest = self.record.newest_spec();
-                if let (Some(in_force), Some(newest)) = (&mut report.in_force, newest) {
-                    let said = self.past.specs.get(&in_force.generation);
-                    if said.is_some_and(|said| said.same_terms(newest)) {
-                        in_force.generation = newest.generation;
-                    }
-                }
-            }
-            _ => {}
         }
     }
 
@@ -188,64 +185,60 @@ impl Monitor {
     /// What an election without some rule is decided on.
     fn mutated_record(&self, mutation: Mutation) -> Option<Record> {
         let mut record = Record::clone(&self.record);
-        match mutation {
-            Mutation::IgnoreCovers => record.specs.clear(),
-            Mutation::IgnorePending => {
-                let confirmed = record.confirmed;
-                let last = record.specs.iter().rposition(|spec| Some(spec.generation) <= confirmed);
-                record.specs.truncate(last.unwrap_or(0) + 1);
+        if mutation == Mutation::IgnoreCovers {
+            record.specs.clear();
+        } else if mutation == Mutation::IgnorePending {
+            let confirmed = record.confirmed;
+            let last = record.specs.iter().rposition(|spec| Some(spec.generation) <= confirmed);
+            record.specs.truncate(last.unwrap_or(0) + 1);
+        } else if mutation == Mutation::ZeroPriority && record.nodes.len() == 2 {
+            for node in record.nodes.values_mut() {
+                node.candidate_priority = node.candidate_priority.max(1);
             }
-            Mutation::ZeroPriority if record.nodes.len() == 2 => {
-                for node in record.nodes.values_mut() {
-                    node.candidate_priority = node.candidate_priority.max(1);
-                }
-            }
-            _ => return None,
+        } else {
+            return None;
         }
         Some(record)
     }
 
     /// What a monitor without some rule believes to see.
     fn mutated_view(&mut self, mutation: Mutation, now: u64) -> View {
-        let ticket = self.record.ticket;
         let mut view = View::clone(&self.view);
-        let furthest = |view: &View| {
-            let nodes = self.record.nodes.keys();
-            nodes.filter_map(|id| view.sealed_position(*id, ticket)).max()
-        };
-        match mutation {
-            Mutation::StaleView => {
-                let fresh =
-                    self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
-                let (seen, old) = fresh.unwrap_or((now, view));
-                view = old.clone();
-                self.past.view = Some((seen, old));
-            }
-            Mutation::NoLeaseWait => view.leases_end = Millis(0),
-            Mutation::NoPositions => {
-                let furthest = furthest(&view);
-                for report in view.nodes.values_mut().filter_map(|e| e.report.as_mut()) {
-                    if let Some(sealed) = report.sealed.as_mut().filter(|s| s.ticket == ticket) {
-                        sealed.position = sealed.position.and(furthest);
-                    }
-                }
-            }
-            Mutation::OldSeals | Mutation::Unsealed => {
-                for (id, evidence) in &mut view.nodes {
-                    let Some(report) = evidence.report.as_mut() else { continue };
-                    let believed = if mutation == Mutation::OldSeals {
-                        self.past.seals.get(id).and_then(|sealed| sealed.position)
-                    } else {
-                        position_of(&self.record, report)
-                    };
-                    if believed.is_some() && report.sealed.is_none_or(|s| s.ticket != ticket) {
-                        report.sealed = Some(Sealed { ticket, position: believed });
-                    }
-                }
-            }
-            _ => {}
+        if mutation == Mutation::StaleView {
+            let fresh = self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
+            let (seen, old) = fresh.unwrap_or((now, view));
+            view = old.clone();
+            self.past.view = Some((seen, old));
         }
+        if mutation == Mutation::NoLeaseWait {
+            view.leases_end = Millis(0);
+        }
+        self.mutate_seals(mutation, &mut view);
         view
+    }
+
+    fn mutate_seals(&self, mutation: Mutation, view: &mut View) {
+        let ticket = self.record.ticket;
+        let nodes = self.record.nodes.keys();
+        let furthest = nodes.filter_map(|id| view.sealed_position(*id, ticket)).max();
+        for (id, evidence) in &mut view.nodes {
+            let Some(report) = evidence.report.as_mut() else { continue };
+            if mutation == Mutation::NoPositions
+                && let Some(sealed) = report.sealed.as_mut().filter(|s| s.ticket == ticket)
+            {
+                sealed.position = sealed.position.and(furthest);
+            }
+            let believed = if mutation == Mutation::OldSeals {
+                self.past.seals.get(id).and_then(|sealed| sealed.position)
+            } else if mutation == Mutation::Unsealed {
+                position_of(&self.record, report)
+            } else {
+                None
+            };
+            if believed.is_some() && report.sealed.is_none_or(|s| s.ticket != ticket) {
+                report.sealed = Some(Sealed { ticket, position: believed });
+            }
+        }
     }
 
     /// Stores a decision, and looks whether it may be one.

@@ -59,10 +59,8 @@ impl World {
         let held = !self.lags && self.faulty && self.random.one_in(4);
         let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
-        let missing = match step {
-            Step::Set(spec) => unseen(machine, Some(spec), mutation),
-            _ => unseen(machine, None, mutation),
-        };
+        let spec = if let Step::Set(spec) = step { Some(spec) } else { None };
+        let missing = unseen(machine, spec, mutation);
         if held || missing.is_some() {
             machine.view.sync = Sync::Unknown;
         }

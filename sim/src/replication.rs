@@ -167,7 +167,7 @@ impl World {
     /// Releases the clients whose commits are where the live spec wants them.
     pub fn acknowledge(&mut self, id: NodeId) {
         let Some(machine) = self.machines.get(id).filter(|m| m.is_writable()) else { return };
-        let Some(bound) = (if self.lags { freed(machine) } else { released(machine) }) else {
+        let Some(bound) = (if self.lags { Some(freed(machine)) } else { released(machine) }) else {
             return;
         };
         let records = machine.log.records();
@@ -186,9 +186,11 @@ impl World {
         let released: Vec<_> = released.into_iter().filter(|record| record.is_commit()).collect();
         let timeline = machine.log.timeline();
         let waits = machine.server.waits();
-        let unguarded = !machine.is_kept() || machine.is_fenced(machine.time(self.now));
+        let over = machine.is_fenced(machine.time(self.now));
+        let unguarded = !machine.is_kept() || machine.claimed || over;
         if !waits && unguarded && self.ledger.has_losses() && self.mutation != Mutation::NoLease {
-            // Asynchronous, beyond its lease, and the keeper cannot act: docs/safety.md, "A pause".
+            // Asynchronous, and the keeper cannot act, or has only just been started again and has no
+            // lease but its first: docs/safety.md, "A pause" and "The keeper runs".
             return;
         }
         let Some(epoch) = self.monitor.record.lineage.epoch_of(timeline) else {
@@ -232,8 +234,8 @@ fn receiver_of(machine: &Machine) -> Option<Receiver> {
 
 /// Up to where commits are released while every process is at its own pace: by walsenders that were
 /// answered, or by the checkpointer's flag.
-fn freed(machine: &Machine) -> Option<Lsn> {
-    Some(if machine.server.waits() { machine.server.released } else { machine.log.end() })
+fn freed(machine: &Machine) -> Lsn {
+    if machine.server.waits() { machine.server.released } else { machine.log.end() }
 }
 
 /// Up to where commits are released, where every process runs under what the file says.

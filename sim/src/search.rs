@@ -9,11 +9,12 @@
 
 pub mod action;
 pub mod budget;
+pub mod family;
 pub mod fair;
 pub mod state;
 
 pub use action::Action;
-pub use budget::Budget;
+pub use budget::{Budget, InvalidBudget};
 pub use fair::Known;
 pub use state::State;
 
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant};
 /// A bounded world.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Its name in `docs/proof.md`.
-    pub name: &'static str,
     /// How many data nodes.
     pub nodes: u64,
     /// The formation's settings.

@@ -239,6 +239,7 @@ impl Walk {
 
 /// What goes wrong in a step.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent things that go wrong")]
 struct Harm {
     common: bool,
     disturbs: bool,

@@ -299,11 +299,8 @@ impl World {
             return;
         }
         let stateless = self.machines.get(to).is_some_and(|machine| machine.persisted.is_none());
-        let unordered = match self.mutation {
-            Mutation::Unordered => true,
-            Mutation::NoNonce => stateless,
-            _ => false,
-        };
+        let unordered = self.mutation == Mutation::Unordered
+            || (stateless && self.mutation == Mutation::NoNonce);
         let own = self.machines.get_mut(to).and_then(|machine| machine.keeper.as_mut());
         let Some(own) = own.filter(|own| own.name == keeper || unordered) else { return };
         let sent = own.calls.iter().find(|call| call.0 == seq).map(|call| call.1);

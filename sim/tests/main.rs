@@ -2,9 +2,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "tests: a failure is a panic, and what was walked is shown with --nocapture"
 )]
 
 mod mutations;
+mod traces;
 mod walks;

@@ -1,47 +1,134 @@
 //! The checks can fail: a rule is taken away in the world (never in `fsm`), and walks find what it was
-//! there for.
+//! there for. `docs/proof-mutations.md` has the table.
 
+use sim::disturb::{LOSSES, Mix};
 use sim::ledger::Violation;
 use sim::{Mutation, Walk};
 
-/// The first seed on which the promises are broken without this rule.
-fn found(mutation: Mutation, nodes: u64, seeds: u64) -> Option<(u64, Violation)> {
-    let walk = Walk { mutation, heals: false, calm: 30, ..Walk::new(nodes) };
-    let failures = (0..seeds).filter_map(|seed| Some((seed, walk.run(seed).err()?.violation)));
-    let mut unsafe_ones = failures.filter(|(_, violation)| match violation {
-        Violation::Lost { .. } | Violation::TwoWriters { .. } => true,
-        Violation::NoEpoch { .. } | Violation::Record(_) | Violation::Stuck(_) => false,
-    });
-    unsafe_ones.next()
+/// More seeds than any of these needs.
+const SEEDS: u64 = 20_000;
+
+/// What is to be found.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// A commit is lost, or acknowledged by two primaries.
+    Unsafe,
+    /// A decision that must not be made.
+    Decision,
+    /// A group that does not converge.
+    Stuck,
 }
 
-fn is_found(mutation: Mutation, nodes: u64) {
-    let (seed, violation) = found(mutation, nodes, 10_000)
-        .unwrap_or_else(|| panic!("nothing is wrong without the rule behind {mutation:?}"));
-    println!("{mutation:?}: seed {seed}: {violation:?}");
+fn is(violation: &Violation, harm: Harm) -> bool {
+    match violation {
+        Violation::Lost { .. } | Violation::TwoWriters { .. } => matches!(harm, Harm::Unsafe),
+        Violation::NoEpoch { .. } | Violation::Record(_) => matches!(harm, Harm::Decision),
+        Violation::Stuck(_) => matches!(harm, Harm::Stuck),
+    }
+}
+
+/// The walk that finds what a rule is for fastest.
+fn walk(mutation: Mutation, nodes: u64, harm: Harm) -> Walk {
+    let heals = matches!(harm, Harm::Stuck);
+    Walk { mutation, heals, calm: 30, ..Walk::new(nodes) }
+}
+
+fn narrow(mutation: Mutation, nodes: u64, mix: Mix) -> Walk {
+    Walk { mix, calm: 12, actions: 600, ..walk(mutation, nodes, Harm::Unsafe) }
+}
+
+/// Walks until the harm is done that the rule prevents. One more walk of the same seed with everything
+/// in place shows that it was the rule.
+fn is_found(walk: &Walk, harm: Harm) {
+    let mutation = walk.mutation;
+    let found = (0..SEEDS).find_map(|seed| {
+        let failure = walk.run(seed).err()?;
+        is(&failure.violation, harm).then_some(failure)
+    });
+    let failure = found.unwrap_or_else(|| panic!("nothing is wrong without {mutation}"));
+    println!("{mutation}: seed {}: {:.100}", failure.seed, format!("{:?}", failure.violation));
+    let whole = Walk { mutation: Mutation::None, ..walk.clone() };
+    if let Err(failure) = whole.run(failure.seed) {
+        panic!("with everything in place: {failure}");
+    }
 }
 
 #[test]
 fn elections_without_cover_lose_commits() {
-    is_found(Mutation::IgnoreCovers, 3);
+    is_found(&walk(Mutation::IgnoreCovers, 3, Harm::Unsafe), Harm::Unsafe);
 }
 
 #[test]
 fn inherited_specs_are_needed() {
-    is_found(Mutation::DropInherited, 3);
+    is_found(&walk(Mutation::DropInherited, 4, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn pending_specs_are_needed() {
+    is_found(&walk(Mutation::IgnorePending, 3, Harm::Unsafe), Harm::Unsafe);
 }
 
 #[test]
 fn seals_have_to_be_durable() {
-    is_found(Mutation::ForgetSeal, 3);
+    is_found(&walk(Mutation::ForgetSeal, 2, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn seals_belong_to_one_election() {
+    is_found(&walk(Mutation::OldSeals, 2, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn an_unsealed_node_is_no_witness() {
+    is_found(&walk(Mutation::Unsealed, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn positions_are_compared() {
+    is_found(&walk(Mutation::NoPositions, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn a_timeline_of_no_epoch_has_no_rank() {
+    is_found(&walk(Mutation::NumberedPositions, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn timeline_numbers_are_unique() {
+    is_found(&walk(Mutation::PlainTimelines, 2, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn commits_wait_for_the_barrier() {
+    is_found(&walk(Mutation::NoBarrier, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
+fn a_primary_stops_at_the_end_of_its_lease() {
+    is_found(&narrow(Mutation::NoLease, 3, LOSSES), Harm::Unsafe);
+}
+
+#[test]
+fn with_loss_the_end_of_leases_is_waited_for() {
+    is_found(&narrow(Mutation::NoLeaseWait, 3, LOSSES), Harm::Unsafe);
 }
 
 #[test]
 fn diverged_nodes_must_not_connect() {
-    is_found(Mutation::NoPrefixCheck, 3);
+    is_found(&walk(Mutation::NoPrefixCheck, 2, Harm::Stuck), Harm::Stuck);
 }
 
 #[test]
-fn assignments_have_an_order() {
-    is_found(Mutation::Unordered, 3);
+fn a_fenced_primary_has_to_find_back() {
+    is_found(&walk(Mutation::FencedStays, 2, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn a_dropped_node_must_not_promote_itself() {
+    is_found(&walk(Mutation::DroppedPromotes, 3, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn priority_zero_is_never_elected_by_itself() {
+    is_found(&walk(Mutation::ZeroPriority, 2, Harm::Decision), Harm::Decision);
 }

@@ -4,7 +4,7 @@ use super::plan::{Next, Plan, Step, file_is, sealed_file};
 use super::view::{Admitted, Data, File, LocalView, Persisted, Process, Upstream};
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
-use shared::lsn::Position;
+use shared::lsn::{Lsn, Position};
 use shared::state::NodeState;
 
 /// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
@@ -148,6 +148,9 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
 /// was interrupted before its first record the log may be a prefix all the same, but PostgreSQL asks
 /// for its own timeline, which the other one has never heard of.
 pub(super) fn is_known(lineage: &Lineage, history: &History, epoch: Epoch) -> bool {
+    if lineage.has_strayed(history, Lsn(u64::MAX)) {
+        return false;
+    }
     lineage
         .epoch_of(history.timeline)
         .is_some_and(|own| lineage.is_prefix(Position { epoch: own, lsn: history.start() }, epoch))
@@ -165,6 +168,10 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
             .unwrap_or_else(|| Plan::wait(state, "the end of the local log"));
     };
     let lineage = &persisted.assignment.lineage;
+    if lineage.has_strayed(history, end) {
+        // Its timeline may have a number of ours: pg_rewind would see no divergence (C6).
+        return Plan::step(state, Step::Clone { from: wanted.upstream });
+    }
     let position = lineage.position(history, end);
     let prefix = position.is_some_and(|position| lineage.is_prefix(position, wanted.epoch));
     if prefix && is_known(lineage, history, wanted.epoch) {

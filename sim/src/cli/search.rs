@@ -43,7 +43,6 @@ impl Options {
     pub(crate) fn run(self) -> ExitCode {
         let number_sync_standbys = Some(self.required);
         let search = Search {
-            name: "by hand",
             nodes: self.nodes,
             settings: Settings { number_sync_standbys, ..Settings::default() },
             budget: self.budget,

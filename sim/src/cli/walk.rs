@@ -2,6 +2,7 @@
 
 use clap::Args;
 use shared::settings::Settings;
+use sim::disturb::{MIXES, Mix};
 use sim::walk::{Failure, Summary};
 use sim::{Mutation, Walk};
 use std::collections::BTreeSet;
@@ -40,6 +41,12 @@ impl FromStr for Seeds {
     }
 }
 
+fn mix(name: &str) -> Result<Mix, String> {
+    let named = MIXES.iter().find(|(known, _)| *known == name).map(|(_, mix)| *mix);
+    named
+        .ok_or_else(|| format!("{name:?} is not one of {}", MIXES.map(|(name, _)| name).join(", ")))
+}
+
 /// What a walk is made of.
 #[derive(Clone, Debug, Args)]
 struct Shape {
@@ -61,6 +68,9 @@ struct Shape {
     /// What is taken away
     #[arg(long, default_value = "none")]
     without: Mutation,
+    /// What may happen: everything, sync-changes, losses or changes
+    #[arg(long, default_value = "everything", value_parser = mix)]
+    mix: Mix,
     /// Do not ask that the groups converge in the end
     #[arg(long)]
     unhealed: bool,
@@ -75,6 +85,7 @@ impl Shape {
             actions: self.actions,
             calm: self.calm,
             mutation: self.without,
+            mix: self.mix,
             heals: !self.unhealed,
             settings,
             ..walk

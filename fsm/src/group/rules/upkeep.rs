@@ -201,6 +201,9 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
                 (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
             })
         }
+        OperationKind::MaintenanceOn | OperationKind::MaintenanceOff if target.is_none() => {
+            Some((Outcome::Failed, "the node has been dropped".to_owned()))
+        }
         OperationKind::MaintenanceOn | OperationKind::Drop if kept => {
             let (_, node) = target?;
             let reason = format!("{} was elected again: nobody else could take over", node.name);

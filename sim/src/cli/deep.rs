@@ -1,0 +1,59 @@
+//! `sim deep`.
+
+use clap::Args;
+use sim::search::Found;
+use sim::search::family::{DEEP, Member};
+use std::process::ExitCode;
+
+/// One search after the other.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only those whose row has this in it
+    #[arg(long, default_value = "")]
+    only: String,
+    /// How many threads
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+impl Options {
+    pub(crate) fn run(self) -> ExitCode {
+        say("| nodes | required | what may happen | states | transitions | depth | seconds |");
+        say("|---|---|---|---|---|---|---|");
+        let mut fine = true;
+        for member in DEEP {
+            let title = member.to_string();
+            if title.contains(&self.only) {
+                fine &= run(member, &title, self.threads);
+            }
+        }
+        if fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
+}
+
+fn run(member: &Member, title: &str, threads: usize) -> bool {
+    let search = match member.search(true) {
+        Ok(search) => search,
+        Err(error) => {
+            say(&format!("{title} {error}"));
+            return false;
+        }
+    };
+    let found: Found = search.run(threads, None);
+    say(&format!(
+        "{title} {} | {} | {} | {:.1} |",
+        found.states,
+        found.transitions,
+        found.depth,
+        found.took.as_secs_f64()
+    ));
+    for (name, way) in &found.broken {
+        say(&format!("BROKEN: {name}\n  {}", way.join("\n  ")));
+    }
+    found.complete && found.broken.is_empty()
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,114 @@
+//! Traces that walks hardly ever find, step by step: with the rule nothing is lost, without it an
+//! acknowledged commit is.
+
+use shared::api::Action;
+use shared::ids::NodeId;
+use shared::settings::Settings;
+use sim::ledger::Violation;
+use sim::machine::{Lag, Setting};
+use sim::{Mutation, Walk, World, walk};
+
+fn formed(nodes: u64, required: u32, mutation: Mutation) -> (World, NodeId, Vec<NodeId>) {
+    let settings = Settings { number_sync_standbys: Some(required), ..Walk::new(nodes).settings };
+    let mut world = Walk { settings, mutation, ..Walk::new(nodes) }.world(1);
+    walk::converge(&mut world).unwrap();
+    world.lags = true;
+    let primary = walk::settled(&world).unwrap();
+    let standbys = world.ids().into_iter().filter(|id| *id != primary).collect();
+    (world, primary, standbys)
+}
+
+/// Everything goes on and the primary's walsenders look at the file; its checkpointer does not.
+fn keep(world: &mut World, primary: NodeId, standby: NodeId) {
+    for _ in 0..40 {
+        look(world, primary);
+        world.keeper_turn(primary);
+        world.keeper_turn(standby);
+        world.postgres_turn(standby);
+        while !world.messages.is_empty() {
+            world.deliver();
+        }
+        world.monitor_turn();
+        world.pass(10);
+    }
+}
+
+/// Only these are left, for longer than any timer.
+fn without(mut world: World, gone: &[NodeId]) -> Option<Violation> {
+    for id in gone {
+        world.crash_host(*id);
+    }
+    for _ in 0..200 {
+        walk::round(&mut world);
+    }
+    world.violation()
+}
+
+/// C7: `ANY 2 (B, C)` becomes `ANY 1 (C)`. C's walsender has read the file and needs one reply, B's has
+/// not and still counts: what only B has is acknowledged.
+fn released_under_neither(mutation: Mutation) -> Option<Violation> {
+    let (mut world, a, standbys) = formed(3, 2, mutation);
+    let (b, c) = (standbys[0], standbys[1]);
+    let node = world.monitor.record.nodes[&b].name.clone();
+    // Nothing else takes two steps at once: the number falls with the node.
+    world.ask(&Action::Drop { node, force: true });
+    for _ in 0..5 {
+        world.keeper_turn(a);
+        while !world.messages.is_empty() {
+            world.deliver();
+        }
+    }
+    if let Some(row) = world.machines.get_mut(a).unwrap().server.rows.get_mut(&c) {
+        row.lag = None;
+    }
+    for _ in 0..4 {
+        world.write(a);
+    }
+    for _ in 0..8 {
+        world.postgres_turn(b);
+    }
+    world.postgres_turn(c);
+    without(world, &[a, b])
+}
+
+#[test]
+fn commits_are_blocked_while_the_spec_changes() {
+    assert_eq!(released_under_neither(Mutation::None), None);
+    for mutation in [Mutation::NoBlocking, Mutation::NoSigns] {
+        let found = released_under_neither(mutation);
+        assert!(matches!(found, Some(Violation::Lost { .. })), "{mutation}: {found:?}");
+    }
+}
+
+/// C18: the checkpointer is held inside its read of the asynchronous setting, and applies it when the
+/// next spec has been confirmed.
+fn applied_late(mutation: Mutation) -> Option<Violation> {
+    let (mut world, a, standbys) = formed(2, 0, mutation);
+    let b = standbys[0];
+    world.crash_host(b);
+    keep(&mut world, a, b);
+    let server = &mut world.machines.get_mut(a).unwrap().server;
+    let nobody = Setting(server.spec.clone());
+    assert!(nobody.0.as_ref().is_some_and(shared::spec::Spec::is_asynchronous), "{nobody:?}");
+    assert!(server.waits(), "the flag is still set");
+    world.restart(b);
+    keep(&mut world, a, b);
+    let server = &mut world.machines.get_mut(a).unwrap().server;
+    server.checkpointer = Some(Lag { under: nobody, reading: None });
+    world.write(a);
+    without(world, &[a])
+}
+
+/// Walsenders look at the file.
+fn look(world: &mut World, primary: NodeId) {
+    for row in world.machines.get_mut(primary).unwrap().server.rows.values_mut() {
+        row.lag = None;
+    }
+}
+
+#[test]
+fn going_to_asynchronous_is_seen() {
+    assert_eq!(applied_late(Mutation::None), None);
+    let found = applied_late(Mutation::NoProbe);
+    assert!(matches!(found, Some(Violation::Lost { .. })), "{found:?}");
+}
