@@ -326,7 +326,7 @@ mod tests {
         fn seen(&mut self) -> &mut Pass {
             match &mut self.keeper.last_mut().unwrap().what {
                 Happened::Looked(pass) => pass,
-                other => panic!("{other:?}"),
+                other @ (Happened::Started | Happened::Acted(..)) => panic!("{other:?}"),
             }
         }
 
