@@ -6,7 +6,7 @@ use crate::ledger::Violation;
 use crate::machine::Machine;
 use crate::part::Part;
 use crate::random::Random;
-use crate::world::{MONITOR, Message, World};
+use crate::world::{MONITOR, Message, Mutation, World};
 use fsm::Millis;
 use fsm::group::goals;
 use fsm::group::view::Probe;
@@ -179,7 +179,7 @@ impl State {
         faults.push(Fault::Host(node));
         if machine.keeper.is_some() {
             faults.extend([Fault::Keeper(node), Fault::State(node)]);
-            if self.left.late > 0 && !self.late.contains_key(&node) && self.answer(node).is_some() {
+            if !self.late.contains_key(&node) {
                 faults.push(Fault::Copy(node));
             }
         }
@@ -288,7 +288,9 @@ impl State {
     /// A keeper process has ended, and its connections with it.
     fn forget(&mut self, node: NodeId) {
         self.said.remove(&node);
-        self.late.remove(&node);
+        if !matches!(self.world.mutation, Mutation::Unordered | Mutation::NoNonce) {
+            self.late.remove(&node);
+        }
     }
 
     fn name(&self, node: NodeId) -> Option<NodeName> {
@@ -337,14 +339,22 @@ impl State {
 
     fn copy_answer(&mut self, node: NodeId) {
         let keeper = self.world.machines.get(node).and_then(|machine| machine.keeper.as_ref());
-        let (Some(keeper), Some((answer, sent))) = (keeper, self.answer(node)) else { return };
+        let Some(keeper) = keeper else { return };
+        let again = || Some((keeper.heard.clone()?, self.world.now));
+        let Some((answer, sent)) = self.answer(node).or_else(again) else { return };
         self.late.insert(node, (keeper.name.clone(), Part::new(answer), sent));
     }
 
     fn deliver_late(&mut self, node: NodeId) {
-        if let Some((process, answer, sent)) = self.late.remove(&node) {
-            self.hear(node, &process, Answer::clone(&answer), sent);
-        }
+        let Some((process, answer, sent)) = self.late.remove(&node) else { return };
+        let machine = self.world.machines.get(node);
+        let present = machine.and_then(|m| m.keeper.as_ref()).map(|keeper| keeper.name.clone());
+        // Without a nonce, a process that remembers nothing takes what was meant for another.
+        let mutation = self.world.mutation;
+        let forgetful = machine.is_some_and(|machine| machine.persisted.is_none());
+        let taken = mutation == Mutation::Unordered || mutation == Mutation::NoNonce && forgetful;
+        let process = present.filter(|_| taken).unwrap_or(process);
+        self.hear(node, &process, Answer::clone(&answer), sent);
     }
 
     /// What the monitor would answer now to the report that it holds of this keeper process, and when
