@@ -306,3 +306,35 @@ fn a_failover_that_could_lose_commits() {
     assert_eq!((refused.code, refused.reason.as_str()), (3, "not_enough_witnesses"));
     assert!(apply(record, &view, &failover(true), at(world.now)).is_ok());
 }
+
+/// A primary that reports an empty directory is not one that could hand over, and an operation that
+/// waits for it does not keep the operator from accepting the loss.
+#[test]
+fn loss_can_be_accepted_where_the_primary_has_lost_its_data() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let node = name(&world, standby);
+    done(&mut world, &Action::Drop { node, force: false });
+    let id = primary(&world);
+    let evidence = world.monitor.view.nodes.get_mut(&id).unwrap();
+    evidence.report.as_mut().unwrap().data = shared::report::Data::Empty;
+    done(&mut world, &Action::Failover { allow_data_loss: true, fenced: false });
+    let record = &world.monitor.record;
+    let election = record.phase.election().unwrap();
+    assert!(election.loss.is_some() && !election.drain, "{election:?}");
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_node_leaves_maintenance_whatever_is_under_way() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let node = name(&world, standby);
+    world.monitor.record.nodes.get_mut(&standby).unwrap().maintenance = true;
+    let other = name(&world, standbys(&world)[1]);
+    done(&mut world, &Action::Drop { node: other, force: false });
+    let before = world.monitor.record.operation.clone();
+    done(&mut world, &Action::Maintenance { node, on: false, allow_failover: false });
+    assert!(!world.monitor.record.nodes[&standby].maintenance);
+    assert_eq!(world.monitor.record.operation, before);
+}

@@ -112,3 +112,23 @@ fn going_to_asynchronous_is_seen() {
     let found = applied_late(Mutation::NoProbe);
     assert!(matches!(found, Some(Violation::Lost { .. })), "{found:?}");
 }
+
+/// Whoever was promoted by hand is rebuilt, once or more often, and the group goes on.
+#[test]
+fn a_standby_that_was_promoted_by_hand_finds_back() {
+    for times in 1..=3 {
+        let (mut world, _, standbys) = formed(3, 1, Mutation::None);
+        let id = standbys[0];
+        for _ in 0..times {
+            world.promote_by_hand(id);
+            world.crash_postgres(id);
+            for _ in 0..4 {
+                world.keeper_turn(id);
+                world.postgres_turn(id);
+            }
+        }
+        walk::converge(&mut world).unwrap();
+        let own = world.machines.get(id).unwrap().log.timeline();
+        assert!(world.monitor.record.lineage.epoch_of(own).is_some(), "{own:?}");
+    }
+}

@@ -270,8 +270,8 @@ fn best_source(
 }
 
 /// Rule 12: without proof, wait until no lease can be held any more; and the old primary must not
-/// be able to prove itself by standbys that are not sealed, unless the operator says it is fenced or
-/// its host itself refuses connections.
+/// be able to prove itself by standbys that are not sealed, unless the operator says it is fenced. A
+/// standby that is down counts for nobody: it waits for the monitor's answer when it starts.
 fn choose_with_loss(
     record: &Record,
     view: &View,
@@ -282,8 +282,10 @@ fn choose_with_loss(
     let old = record.primary;
     // Sealed is enough, even where the log has no position: it acknowledges nothing any more.
     let silent = |id: &NodeId| is_sealed(record, view, *id) || is_gone(view, *id);
-    let gone = old.is_none_or(|id| id == candidate || silent(&id));
-    if !fenced && !gone {
+    let sealed = old.is_none_or(|id| id == candidate || is_sealed(record, view, id));
+    // One that is down holds no lease, but may start by itself and count on whoever streams (C14).
+    let gone = old.is_none_or(|id| sealed || is_gone(view, id));
+    if !fenced && !sealed {
         let free: BTreeSet<_> = record
             .specs
             .iter()
@@ -295,7 +297,7 @@ fn choose_with_loss(
             .flat_map(|spec| spec.standbys.iter().copied())
             .filter(|id| !silent(id))
             .collect();
-        if !free.is_empty() || view.unlimited_lease {
+        if !free.is_empty() || (view.unlimited_lease && !gone) {
             return Choice::Wait(Waiting::Fencing(free));
         }
     }
