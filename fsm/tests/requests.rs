@@ -316,7 +316,7 @@ fn loss_can_be_accepted_where_the_primary_has_lost_its_data() {
     let node = name(&world, standby);
     done(&mut world, &Action::Drop { node, force: false });
     let id = primary(&world);
-    let evidence = world.monitor.view.nodes.get_mut(&id).unwrap();
+    let evidence = world.monitor.view_mut().nodes.get_mut(&id).unwrap();
     evidence.report.as_mut().unwrap().data = shared::report::Data::Empty;
     done(&mut world, &Action::Failover { allow_data_loss: true, fenced: false });
     let record = &world.monitor.record;
@@ -330,7 +330,7 @@ fn a_node_leaves_maintenance_whatever_is_under_way() {
     let mut world = world();
     let standby = standbys(&world)[0];
     let node = name(&world, standby);
-    world.monitor.record.nodes.get_mut(&standby).unwrap().maintenance = true;
+    world.monitor.record_mut().nodes.get_mut(&standby).unwrap().maintenance = true;
     let other = name(&world, standbys(&world)[1]);
     done(&mut world, &Action::Drop { node: other, force: false });
     let before = world.monitor.record.operation.clone();
