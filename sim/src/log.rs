@@ -57,6 +57,12 @@ impl Log {
         &self.records
     }
 
+    /// Its records up to a location.
+    pub fn records_to(&self, end: Lsn) -> impl Iterator<Item = RecordId> {
+        let upto = move |(index, _): &(usize, &RecordId)| location(index + 1) <= end;
+        self.records.iter().enumerate().take_while(upto).map(|(_, record)| *record)
+    }
+
     /// Where it ends.
     pub fn end(&self) -> Lsn {
         location(self.records.len())

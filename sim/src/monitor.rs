@@ -46,8 +46,8 @@ pub struct Loss {
     pub epoch: Epoch,
     /// The primary before it.
     pub old: Option<NodeId>,
-    /// Those whose logs it was decided on.
-    pub witnesses: Vec<NodeId>,
+    /// Those whose logs it was decided on, each up to where it was known to go.
+    pub witnesses: Vec<(NodeId, Position)>,
 }
 
 /// What a monitor without some rule remembers.
@@ -322,9 +322,10 @@ fn loss(before: &Record, decision: &Decision) -> Option<Loss> {
     let event = decision.events.iter().find(|event| event.rule == "elected")?;
     event.evidence.get("given_up").filter(|given_up| !given_up.is_null())?;
     let named = event.evidence.get("witnesses")?.as_object()?;
-    let nodes = &before.nodes;
-    let witnesses =
-        nodes.iter().filter(|(_, node)| named.contains_key(node.name.as_str())).map(|(id, _)| *id);
+    let witnesses = before.nodes.iter().filter_map(|(id, node)| {
+        let position = named.get(node.name.as_str())?.clone();
+        Some((*id, serde_json::from_value(position).ok()?))
+    });
     let (epoch, old) = (decision.record.epoch, before.primary);
     Some(Loss { epoch, old, witnesses: witnesses.collect() })
 }

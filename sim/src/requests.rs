@@ -49,8 +49,8 @@ impl World {
             let kept: BTreeSet<RecordId> = loss
                 .witnesses
                 .iter()
-                .filter_map(|id| self.machines.get(*id))
-                .flat_map(|machine| machine.log.records().iter().copied())
+                .filter_map(|(id, position)| Some((self.machines.get(*id)?, position.lsn)))
+                .flat_map(|(machine, end)| machine.log.records_to(end))
                 .collect();
             self.ledger.forgive(&kept);
             self.say(|| format!("epoch {} begins with accepted loss", loss.epoch));

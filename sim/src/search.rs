@@ -9,8 +9,8 @@
 
 pub mod action;
 pub mod budget;
-pub mod family;
 pub mod fair;
+pub mod family;
 pub mod state;
 
 pub use action::Action;

@@ -23,14 +23,11 @@ pub struct Member {
 }
 
 /// What is searched on every test run: both complete, of a million states or more, and counted.
-pub const QUICK: [(Member, usize); 2] = [
-    (member(2, 1, "writes=1,crashes=1"), 0),
-    (member(3, 1, "writes=1,crashes=1"), 0),
-];
+pub const QUICK: [(Member, usize); 2] =
+    [(member(2, 1, "writes=1,crashes=1"), 0), (member(3, 1, "writes=1,crashes=1"), 0)];
 
 /// The family.
-pub const DEEP: &[Member] = &[
-];
+pub const DEEP: &[Member] = &[];
 
 const fn member(nodes: u64, required: u32, bounds: &'static str) -> Member {
     Member { nodes, required, bounds, lags: false, guarded: false }
