@@ -8,5 +8,10 @@
 )]
 
 mod mutations;
+mod searches;
 mod traces;
 mod walks;
+
+/// Searches copy worlds all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

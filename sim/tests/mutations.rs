@@ -1,5 +1,5 @@
 //! The checks can fail: a rule is taken away in the world (never in `fsm`), and walks find what it was
-//! there for. `docs/proof-mutations.md` has the table.
+//! there for. `docs/proof.md` has the table.
 
 use sim::disturb::{LOSSES, Mix};
 use sim::ledger::Violation;
