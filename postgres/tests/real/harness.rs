@@ -71,17 +71,39 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The processes that run here.
+    fn processes(&self) -> Vec<rustix::process::Pid> {
+        let canonical = std::fs::canonicalize(self.path()).unwrap();
+        let entries = std::fs::read_dir(&canonical).into_iter().flatten().flatten();
+        entries
+            .flat_map(|entry| {
+                [process::postgres_in(&entry.path()), process::tools_on(&entry.path())].concat()
+            })
+            .filter_map(rustix::process::Pid::from_raw)
+            .collect()
+    }
+
+    fn signal_all(&self, signal: rustix::process::Signal) {
+        for pid in self.processes() {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+/// A server that is killed leaves its shared memory behind, and a machine has room for 4096 segments
+/// only: it is stopped at once instead, and killed if it does not end.
 impl Drop for Place {
     fn drop(&mut self) {
-        let canonical = std::fs::canonicalize(self.path()).unwrap();
-        for entry in std::fs::read_dir(&canonical).into_iter().flatten().flatten() {
-            let found = [process::postgres_in(&entry.path()), process::tools_on(&entry.path())];
-            for pid in found.into_iter().flatten() {
-                if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
+        self.signal_all(rustix::process::Signal::QUIT);
+        self.signal_all(rustix::process::Signal::CONT);
+        for _ in 0..200 {
+            if self.processes().is_empty() {
+                return;
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        self.signal_all(rustix::process::Signal::KILL);
     }
 }
 

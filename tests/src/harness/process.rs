@@ -97,9 +97,13 @@ pub fn working_in(dir: &Path) -> Vec<i32> {
 }
 
 fn is_ours(proc: &Path) -> bool {
+    let name = name_of(proc);
+    name.starts_with("pg") || ["postgres", "initdb", "psql"].contains(&name.as_str())
+}
+
+fn name_of(proc: &Path) -> String {
     let name = fs::read_to_string(proc.join("comm")).unwrap_or_default();
-    let name = name.trim_end();
-    name.starts_with("pg") || ["postgres", "initdb", "psql"].contains(&name)
+    name.trim_end().to_owned()
 }
 
 fn works_in(proc: &Path, dir: &Path) -> bool {
@@ -118,6 +122,27 @@ pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Ends all processes that work in a directory, for good: first our own, which would start others, then
+/// Postgres, which is given the time to remove its shared memory. A killed one leaves that behind until
+/// the next start in the same directory, and a machine has room for 4096 such segments only.
+pub fn end_all_in(dir: &Path) {
+    let is_postgres = |pid: &i32| name_of(&PathBuf::from(format!("/proc/{pid}"))) == "postgres";
+    for pid in working_in(dir).into_iter().filter(|pid| !is_postgres(pid)) {
+        drop(signal(pid, Signal::KILL));
+    }
+    for pid in working_in(dir).into_iter().filter(is_postgres) {
+        drop(signal(pid, Signal::QUIT));
+        drop(signal(pid, Signal::CONT));
+    }
+    for _ in 0..200 {
+        if !working_in(dir).into_iter().any(is_alive) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill_all_in(dir);
 }
 
 /// Kills all processes that work in a directory, again and again until none is left: what is killed

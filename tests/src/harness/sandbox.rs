@@ -3,7 +3,7 @@
 //! Short paths under `/tmp`, since the path of a unix socket has at most 107 bytes. Tests run as root
 //! give what Postgres needs to user `postgres`; run by anybody else, all belongs to that user.
 
-use super::process::kill_all_in;
+use super::process::{end_all_in, kill_all_in};
 use anyhow::{Context as _, Result};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -84,7 +84,7 @@ impl Sandbox {
 
     /// Ends every process that works here.
     pub fn end_processes(&self) {
-        kill_all_in(&self.root);
+        end_all_in(&self.root);
     }
 
     /// Removes the directory; its processes have been ended.
