@@ -380,6 +380,21 @@ fn a_primary_that_is_to_be_replaced_does_not_win_by_the_slowness_of_the_others()
 }
 
 #[test]
+fn a_node_that_was_asked_for_is_waited_for() {
+    let mut peers = peers(&[(5, 50), (5, 50), (5, 50)]);
+    peers[2].sealed = false;
+    let record = record(&peers, any_one_of(2));
+    let asked = Election { planned: true, preferred: Some(NodeId(3)), ..election() };
+    let mut view = view(&peers);
+    let timers = record.settings.timers();
+    view.phase_since = Millis(NOW - timers.election_grace_ms - 1);
+    let early = choose(&record, &view, &asked, now(), 0);
+    assert_eq!(early, Choice::Wait(Waiting::Answers([NodeId(3)].into())));
+    view.phase_since = Millis(NOW - timers.node_timeout_ms);
+    assert_eq!(elected(&choose(&record, &view, &asked, now(), 0)), Some(NodeId(2)));
+}
+
+#[test]
 fn without_cover_nobody_is_elected_and_the_missing_are_named() {
     let mut peers = peers(&[(3, 50), (5, 50), (5, 50)]);
     peers[0].alive = false;

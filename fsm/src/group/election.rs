@@ -146,7 +146,7 @@ pub fn choose(
 ) -> Choice {
     let outstanding = outstanding(record, view, &witnesses(record, view), now);
     let best = best(record, view, election, now, tie_break);
-    let patience = patience(record, election, &best);
+    let patience = patience(record, election, &best, &outstanding);
     if !outstanding.is_empty() && now.mono.since(view.phase_since) < patience {
         return Choice::Wait(Waiting::Answers(outstanding));
     }
@@ -154,16 +154,24 @@ pub fn choose(
 }
 
 /// How long living nodes that have not answered are waited for. Whoever asked for another primary
-/// is better served by one that is slow to be sealed than by the old one.
-fn patience(record: &Record, election: &Election, best: &Choice) -> u64 {
+/// is better served by one that is slow to be sealed than by the old one; and whoever asked for a
+/// certain one, by that.
+fn patience(
+    record: &Record,
+    election: &Election,
+    best: &Choice,
+    outstanding: &BTreeSet<NodeId>,
+) -> u64 {
     let timers = record.settings.timers();
-    match best {
-        Choice::Elect { candidate, .. }
-            if election.planned && record.primary == Some(*candidate) =>
-        {
-            timers.node_timeout_ms.max(timers.election_grace_ms)
-        }
-        Choice::Elect { .. } | Choice::Forward { .. } | Choice::Wait(_) => timers.election_grace_ms,
+    let old_one = match best {
+        Choice::Elect { candidate, .. } => record.primary == Some(*candidate),
+        Choice::Forward { .. } | Choice::Wait(_) => false,
+    };
+    let wanted = election.preferred.is_some_and(|node| outstanding.contains(&node));
+    if election.planned && (old_one || wanted) {
+        timers.node_timeout_ms.max(timers.election_grace_ms)
+    } else {
+        timers.election_grace_ms
     }
 }
 
