@@ -122,7 +122,8 @@ impl World {
         let timeline = assignment.lineage.entry(assignment.epoch)?.timeline;
         let upstream = self.machines.get(from).filter(|_| self.reaches(id, from))?;
         if self.mutation == Mutation::CloneFromAny {
-            return Some(upstream).filter(|upstream| upstream.is_ready());
+            let other = |m: &&Machine| m.id != id && m.is_ready() && self.reaches(id, m.id);
+            return self.machines.values().filter(other).find(|m| m.id != from).or(Some(upstream));
         }
         (upstream.is_writable() && upstream.log.timeline() == timeline).then_some(upstream)
     }

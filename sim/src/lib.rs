@@ -5,6 +5,7 @@
 //! Not here: what lies below a keeper's step (fsync, the order of the signs of rule 3) is shown on real
 //! clusters; WAL is counted in whole records.
 
+pub mod blind;
 pub mod disturb;
 pub mod fit;
 pub mod keeper;

@@ -2,18 +2,16 @@
 //! against the invariants of the record.
 
 use crate::at;
+use crate::blind::Blind;
 use crate::ledger::Violation;
 use crate::part::Part;
 use crate::random::Random;
 use crate::world::Mutation;
 use fsm::Millis;
-use fsm::group::record::Phase;
 use fsm::group::{Decision, Record, View, goals, rules};
-use shared::ids::{Epoch, Gen, NodeId, TimelineId};
+use shared::ids::{Epoch, NodeId};
 use shared::lsn::Position;
-use shared::report::{Answer, Lease, Report, Sealed};
-use shared::spec::Spec;
-use std::collections::BTreeMap;
+use shared::report::{Answer, Lease, Report};
 
 /// More decisions in a row without anything new seen means that two rules undo each other.
 const ROUNDS: usize = 32;
@@ -33,10 +31,8 @@ pub struct Monitor {
     pub violation: Option<Violation>,
     /// Elections with accepted loss that nobody has looked at yet.
     pub losses: Vec<Loss>,
-    /// What is taken away.
-    pub mutation: Mutation,
-    /// What mutations need of the past.
-    past: Past,
+    /// Whether a rule is taken away, and which.
+    pub blind: Blind,
 }
 
 /// An election in which the operator gave something up.
@@ -50,17 +46,6 @@ pub struct Loss {
     pub witnesses: Vec<(NodeId, Position)>,
 }
 
-/// What a monitor without some rule remembers.
-#[derive(Clone, Debug, Default)]
-struct Past {
-    seals: BTreeMap<NodeId, Sealed>,
-    specs: BTreeMap<Gen, Spec>,
-    view: Option<(u64, View)>,
-}
-
-/// How old a stale view gets.
-const STALE_MS: u64 = 150;
-
 impl Monitor {
     /// A monitor that has not been started.
     pub fn new(record: Record) -> Self {
@@ -71,8 +56,7 @@ impl Monitor {
             decisions: None,
             violation: None,
             losses: Vec::new(),
-            mutation: Mutation::None,
-            past: Past::default(),
+            blind: Blind::new(),
         }
     }
 
@@ -97,7 +81,7 @@ impl Monitor {
 
     /// Takes in a report; `None` where it is refused, as one of a second keeper process.
     pub fn take_report(&mut self, id: NodeId, mut report: Report, now: u64) -> bool {
-        self.mutate_report(id, &mut report);
+        self.blind.hear(&self.record, id, &mut report);
         let fresh = self.record.settings.timers().report_interval_ms * 2;
         let duplicate = self.view.nodes.get(&id).is_some_and(|evidence| {
             let other = evidence.report.as_ref().is_some_and(|r| r.keeper != report.keeper);
@@ -111,7 +95,7 @@ impl Monitor {
     }
 
     /// Decides what is to be decided.
-    pub fn advance(&mut self, now: u64, random: &mut Random, mutation: Mutation) {
+    pub fn advance(&mut self, now: u64, random: &mut Random) {
         if !self.up {
             return;
         }
@@ -121,138 +105,27 @@ impl Monitor {
             self.view_mut().track_replicas(primary, &members, Millis(now));
         }
         for _ in 0..ROUNDS {
-            let Some(decision) = self.step(now, random.draw(), mutation) else { return };
-            let decided = decision.record.epoch > self.record.epoch;
+            let Some(decision) = self.step(now, random.draw()) else { return };
             self.commit(decision, now);
-            if decided && mutation == Mutation::DropInherited {
-                let older = self.record.specs.len().saturating_sub(1);
-                self.record.change().specs.drain(..older);
-            }
         }
         self.accuse(format!("not settled after {ROUNDS} decisions in a row"));
     }
 
-    fn mutate_report(&mut self, id: NodeId, report: &mut Report) {
-        if self.mutation == Mutation::OldSeals
-            && let Some(sealed) = report.sealed.filter(|sealed| sealed.position.is_some())
-        {
-            self.past.seals.insert(id, sealed);
-        }
-        let newest = self.record.newest_spec();
-        if self.mutation == Mutation::NoGenerations
-            && let (Some(in_force), Some(newest)) = (&mut report.in_force, newest)
-        {
-            let said = self.past.specs.get(&in_force.generation);
-            if said.is_some_and(|said| said.same_terms(newest)) {
-                in_force.generation = newest.generation;
-            }
-        }
-    }
-
-    fn step(&mut self, now: u64, tie_break: u64, mutation: Mutation) -> Option<Decision> {
-        if mutation == Mutation::None {
-            return rules::step(&self.record, &self.view, at(now), tie_break);
-        }
-        let view = self.mutated_view(mutation, now);
-        let blind = self.mutated_record(mutation).filter(|_| {
-            matches!(
-                self.record.phase,
-                Phase::Serving | Phase::Electing(_) | Phase::Forwarding { .. }
-            )
-        });
-        if let Some(record) = blind {
-            let decision = rules::step(&record, &view, at(now), tie_break);
-            let of_election = |decision: &Decision| decision.record.phase != self.record.phase;
-            if let Some(mut decision) = decision.filter(of_election) {
-                let new = std::mem::take(&mut decision.record.specs).into_iter();
-                let new = new.filter(|spec| spec.generation >= self.record.next_generation);
-                decision.record.specs = self.record.specs.iter().cloned().chain(new).collect();
-                for (id, node) in &mut decision.record.nodes {
-                    let before = self.record.nodes.get(id);
-                    node.candidate_priority =
-                        before.map_or(node.candidate_priority, |before| before.candidate_priority);
-                }
-                return Some(decision);
-            }
-        }
-        let mut decision = rules::step(&self.record, &view, at(now), tie_break)?;
-        if mutation == Mutation::PlainTimelines && decision.record.epoch > self.record.epoch {
-            number_plainly(&mut decision.record, &view);
-        }
-        Some(decision)
-    }
-
-    /// What an election without some rule is decided on.
-    fn mutated_record(&self, mutation: Mutation) -> Option<Record> {
-        let mut record = Record::clone(&self.record);
-        if mutation == Mutation::IgnoreCovers {
-            record.specs.clear();
-        } else if mutation == Mutation::IgnorePending {
-            let confirmed = record.confirmed;
-            let last = record.specs.iter().rposition(|spec| Some(spec.generation) <= confirmed);
-            record.specs.truncate(last.unwrap_or(0) + 1);
-        } else if mutation == Mutation::ZeroPriority && record.nodes.len() == 2 {
-            for node in record.nodes.values_mut() {
-                node.candidate_priority = node.candidate_priority.max(1);
-            }
-        } else {
-            return None;
-        }
-        Some(record)
-    }
-
-    /// What a monitor without some rule believes to see.
-    fn mutated_view(&mut self, mutation: Mutation, now: u64) -> View {
-        let mut view = View::clone(&self.view);
-        if mutation == Mutation::StaleView {
-            let fresh = self.past.view.take_if(|(seen, _)| now.saturating_sub(*seen) < STALE_MS);
-            let (seen, old) = fresh.unwrap_or((now, view));
-            view = old.clone();
-            self.past.view = Some((seen, old));
-        }
-        if mutation == Mutation::NoLeaseWait {
-            view.leases_end = Millis(0);
-        }
-        self.mutate_seals(mutation, &mut view);
-        view
-    }
-
-    fn mutate_seals(&self, mutation: Mutation, view: &mut View) {
-        let ticket = self.record.ticket;
-        let nodes = self.record.nodes.keys();
-        let furthest = nodes.filter_map(|id| view.sealed_position(*id, ticket)).max();
-        for (id, evidence) in &mut view.nodes {
-            let Some(report) = evidence.report.as_mut() else { continue };
-            if mutation == Mutation::NoPositions
-                && let Some(sealed) = report.sealed.as_mut().filter(|s| s.ticket == ticket)
-            {
-                sealed.position = sealed.position.and(furthest);
-            }
-            let believed = if mutation == Mutation::OldSeals {
-                self.past.seals.get(id).and_then(|sealed| sealed.position)
-            } else if mutation == Mutation::Unsealed {
-                position_of(&self.record, report)
-            } else {
-                None
-            };
-            if believed.is_some() && report.sealed.is_none_or(|s| s.ticket != ticket) {
-                report.sealed = Some(Sealed { ticket, position: believed });
-            }
+    fn step(&mut self, now: u64, tie_break: u64) -> Option<Decision> {
+        match self.blind.mutation {
+            Mutation::None => rules::step(&self.record, &self.view, at(now), tie_break),
+            _ => self.blind.step(&self.record, &self.view, now, tie_break),
         }
     }
 
     /// Stores a decision, and looks whether it may be one.
     pub fn commit(&mut self, decision: Decision, now: u64) {
         if let Err(why) = check(&self.record, &decision)
-            && self.mutation != Mutation::PlainTimelines
+            && self.blind.is_checked()
         {
             self.accuse(why);
         }
         self.losses.extend(loss(&self.record, &decision));
-        if self.mutation == Mutation::NoGenerations {
-            let specs = decision.record.specs.iter();
-            self.past.specs.extend(specs.map(|spec| (spec.generation, spec.clone())));
-        }
         let next = decision.record.clone();
         if let Some(decisions) = &mut self.decisions {
             decisions.push((Record::clone(&self.record), decision));
@@ -301,20 +174,6 @@ impl Monitor {
             monitors: Vec::new(),
         })
     }
-}
-
-/// The timeline that PostgreSQL would take by itself.
-fn number_plainly(record: &mut Record, view: &View) {
-    let own = record.primary.and_then(|id| view.report(id)?.postgres.timeline);
-    if let (Some(own), Some(entry)) = (own, record.lineage.0.last_mut()) {
-        entry.timeline = TimelineId(own.0 + 1);
-    }
-}
-
-/// Where a node's log ended by its newest report, sealed or not.
-fn position_of(record: &Record, report: &Report) -> Option<Position> {
-    let epoch = record.lineage.epoch_of(report.postgres.timeline?)?;
-    Some(Position { epoch, lsn: report.postgres.lsn? })
 }
 
 /// The recorded loss of an election.

@@ -49,7 +49,18 @@ pub enum Mutation {
     NoLease,
     /// With loss accepted, the monitor does not wait for the end of leases.
     NoLeaseWait,
-    /// The monitor decides on what it saw before.
+    /// A spec of an older epoch can be covered by its own members only.
+    OwnWitnesses,
+    /// Who has left the path of the newest epoch is no witness, and that path begins where its primary
+    /// stood when it was elected.
+    OnPathOnly,
+    /// A spec is not changed again before the last change is confirmed.
+    OnePending,
+    /// A primary without data is taken for one that is alive.
+    EmptyIsAlive,
+    /// Loss is accepted whether or not the old primary's standbys could still acknowledge for it.
+    Unfenced,
+    /// The monitor decides on what it has read before, and stores that over what it has now.
     StaleView,
     /// A primary that has fenced itself is taken back by no other goal.
     FencedStays,
@@ -61,7 +72,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -85,6 +96,11 @@ impl Mutation {
         Self::CountConnected,
         Self::NoLease,
         Self::NoLeaseWait,
+        Self::OwnWitnesses,
+        Self::OnPathOnly,
+        Self::OnePending,
+        Self::EmptyIsAlive,
+        Self::Unfenced,
         Self::StaleView,
         Self::FencedStays,
         Self::DroppedPromotes,

@@ -113,7 +113,7 @@ impl World {
             trace: VecDeque::new(),
             next_commit: 1,
         };
-        world.monitor.mutation = mutation;
+        world.monitor.blind.mutation = mutation;
         world.monitor.start(world.now);
         for _ in 1..=nodes {
             world.join(true);
@@ -334,7 +334,7 @@ impl World {
     pub fn decide(&mut self) {
         let before = self.monitor.record.revision;
         let now = self.monitor_now();
-        self.monitor.advance(now, &mut self.random, self.mutation);
+        self.monitor.advance(now, &mut self.random);
         self.forgive();
         self.lift_fences();
         if self.monitor.record.revision != before && self.keeps > 0 {

@@ -7,6 +7,7 @@
     reason = "tests: a failure is a panic, and what was walked is shown with --nocapture"
 )]
 
+mod counterexamples;
 mod mutations;
 mod searches;
 mod traces;

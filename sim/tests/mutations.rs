@@ -129,6 +129,36 @@ fn a_dropped_node_must_not_promote_itself() {
 }
 
 #[test]
+fn a_later_epoch_stands_for_the_specs_before_it() {
+    is_found(&walk(Mutation::OwnWitnesses, 3, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn who_has_diverged_is_a_witness() {
+    is_found(&walk(Mutation::OnPathOnly, 2, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn a_pending_change_can_be_followed_by_another() {
+    is_found(&walk(Mutation::OnePending, 3, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn a_primary_without_data_is_replaced() {
+    is_found(&walk(Mutation::EmptyIsAlive, 2, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn with_loss_the_old_primary_is_fenced() {
+    is_found(&narrow(Mutation::Unfenced, 3, LOSSES), Harm::Unsafe);
+}
+
+#[test]
+fn nothing_is_stored_over_what_it_was_not_decided_on() {
+    is_found(&walk(Mutation::StaleView, 3, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
 fn priority_zero_is_never_elected_by_itself() {
     is_found(&walk(Mutation::ZeroPriority, 2, Harm::Decision), Harm::Decision);
 }
