@@ -2,6 +2,7 @@
 //! nothing happens, without it a promise is broken. No primary is ever fenced here, since P1 and P2
 //! must not need it.
 
+use fsm::group::Phase;
 use shared::api::Action;
 use shared::ids::NodeId;
 use shared::settings::Settings;
@@ -109,13 +110,17 @@ impl Stage {
 
     /// What comes of it when only these are left.
     fn left(mut self, ids: &[NodeId]) -> Option<Violation> {
+        self.leave(ids);
+        self.world.violation()
+    }
+
+    fn leave(&mut self, ids: &[NodeId]) {
         for id in self.world.ids().into_iter().filter(|id| !ids.contains(id)) {
             self.world.crash_host(id);
         }
         for _ in 0..ROUNDS {
             self.act(ids);
         }
-        self.world.violation()
     }
 }
 
@@ -203,6 +208,31 @@ fn a_prefix_is_proved_before_connecting() {
         stage.left(&[a])
     };
     shows(script, Mutation::NoPrefixCheck);
+}
+
+/// C9: A is dead for good, and so is B, which replaced it, before its spec was confirmed. C has all that
+/// either has acknowledged, but of the two that covered A's spec it is only one.
+#[test]
+fn a_later_epoch_stands_for_the_specs_before_it() {
+    let is_saved = |mutation| {
+        let (mut stage, b, c) = Stage::of_three(mutation);
+        stage.world.crash_host(stage.a);
+        stage.act_until(&[b, c], |world| {
+            serves(world, b, 2) && world.monitor.record.phase == Phase::Serving
+        });
+        // What B reports is lost from here on.
+        stage.world.set_cut(b, MONITOR, true);
+        stage.act_until(&[b, c], |world| {
+            let log = |id| &world.machines.get(id).unwrap().log;
+            log(c).timeline() == log(b).timeline()
+        });
+        assert_eq!(stage.world.monitor.record.specs.len(), 2);
+        stage.leave(&[c]);
+        assert_eq!(stage.world.violation(), None);
+        serves(&stage.world, c, 3)
+    };
+    assert!(is_saved(Mutation::None));
+    assert!(!is_saved(Mutation::OwnWitnesses));
 }
 
 /// C15: B has the commit, loses its disk, and is copied from C, which has not.

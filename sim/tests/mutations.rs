@@ -129,11 +129,6 @@ fn a_dropped_node_must_not_promote_itself() {
 }
 
 #[test]
-fn a_later_epoch_stands_for_the_specs_before_it() {
-    is_found(&walk(Mutation::OwnWitnesses, 3, Harm::Stuck), Harm::Stuck);
-}
-
-#[test]
 fn who_has_diverged_is_a_witness() {
     is_found(&walk(Mutation::OnPathOnly, 2, Harm::Stuck), Harm::Stuck);
 }
