@@ -42,9 +42,9 @@ test: setup build ## All tests: units, stores, and real clusters
 	$(CARGO) test --locked --workspace --doc
 
 check-deep: ## The decision code in every state it can reach, and a million walks: docs/proof.md
-	$(CARGO) build --locked --release -p sim
-	target/release/sim deep
-	target/release/sim walk --seeds 0..$(WALKS)
+	$(CARGO) build --locked --profile deep -p sim
+	target/deep/sim deep
+	target/deep/sim walk --seeds 0..$(WALKS)
 
 coverage: ## How much of the decision code the tests run (needs cargo-llvm-cov and llvm-tools)
 	$(CARGO) llvm-cov nextest --locked -p fsm -p sim --no-fail-fast --summary-only \

@@ -1,5 +1,9 @@
 //! A monitor without one of its rules: what it believes to hear and to see, and what it makes of the
 //! decisions of `fsm`, which know nothing of it.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a mutation stands where it acts, and nothing else happens there without it"
+)]
 
 use crate::at;
 use crate::world::Mutation;
@@ -16,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const STALE_MS: u64 = 150;
 
 /// Which rule is taken away, and what a monitor without it remembers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Blind {
     /// What is taken away.
     pub mutation: Mutation,
@@ -27,17 +31,6 @@ pub struct Blind {
 }
 
 impl Blind {
-    /// With all rules in place.
-    pub fn new() -> Self {
-        Self {
-            mutation: Mutation::None,
-            seals: BTreeMap::new(),
-            specs: BTreeMap::new(),
-            elected: None,
-            read: None,
-        }
-    }
-
     /// Whether decisions have to be valid: some of what is taken away is seen in them at once, and the
     /// question is what becomes of it.
     pub fn is_checked(&self) -> bool {

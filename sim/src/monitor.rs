@@ -56,7 +56,7 @@ impl Monitor {
             decisions: None,
             violation: None,
             losses: Vec::new(),
-            blind: Blind::new(),
+            blind: Blind::default(),
         }
     }
 
@@ -112,9 +112,10 @@ impl Monitor {
     }
 
     fn step(&mut self, now: u64, tie_break: u64) -> Option<Decision> {
-        match self.blind.mutation {
-            Mutation::None => rules::step(&self.record, &self.view, at(now), tie_break),
-            _ => self.blind.step(&self.record, &self.view, now, tie_break),
+        if self.blind.mutation == Mutation::None {
+            rules::step(&self.record, &self.view, at(now), tie_break)
+        } else {
+            self.blind.step(&self.record, &self.view, now, tie_break)
         }
     }
 

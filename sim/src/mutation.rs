@@ -1,9 +1,10 @@
 //! The rules that can be taken away, to see that the checks notice: always in the world, never in `fsm`.
 
 /// A rule that is taken away, or a known bug that is put back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mutation {
     /// Everything as it is.
+    #[default]
     None,
     /// Elections do not ask whether the witnesses cover the specs.
     IgnoreCovers,

@@ -439,7 +439,12 @@ impl Record {
     /// How many standbys each commit waits for: what is set, else 1 from the third data node on, and
     /// never more than there are nodes that could be waited for.
     pub fn number_sync_standbys(&self) -> usize {
-        let standbys = self.quorum_standbys().count();
+        self.number_sync_standbys_below(self.primary)
+    }
+
+    /// The same, were this node the primary.
+    pub fn number_sync_standbys_below(&self, primary: Option<NodeId>) -> usize {
+        let standbys = self.quorum_standbys_below(primary).count();
         let wanted = match self.settings.number_sync_standbys {
             Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
             None => usize::from(self.nodes.len() >= 3),
@@ -449,10 +454,15 @@ impl Record {
 
     /// The nodes that may be in the sync set of the present primary.
     pub fn quorum_standbys(&self) -> impl Iterator<Item = NodeId> {
+        self.quorum_standbys_below(self.primary)
+    }
+
+    /// The same, were this node the primary.
+    pub fn quorum_standbys_below(&self, primary: Option<NodeId>) -> impl Iterator<Item = NodeId> {
         self.nodes
             .iter()
-            .filter(|(id, node)| {
-                Some(**id) != self.primary
+            .filter(move |(id, node)| {
+                Some(**id) != primary
                     && node.replication_quorum
                     && !node.maintenance
                     && !node.dropping

@@ -4,7 +4,7 @@
 //! that many always; writes wait rather than lose durability.
 
 use super::detector::verdict;
-use super::record::{Node, Record};
+use super::record::Record;
 use super::view::{Evidence, View, is_streaming};
 use crate::Millis;
 use shared::ids::NodeId;
@@ -28,14 +28,13 @@ pub fn desired(record: &Record, view: &View, now: Millis) -> Option<Spec> {
 pub fn strictest(record: &Record, primary: NodeId, fit: BTreeSet<NodeId>) -> Spec {
     let mut standbys = fit;
     standbys.remove(&primary);
-    let number = number_for(record, primary);
+    let number = record.number_sync_standbys_below(Some(primary));
     let required = if number == 0 { standbys.len().min(1) } else { number };
     if standbys.len() < required {
         // Writes wait for as many as are demanded: the present members first, then anybody.
         let members = record.newest_spec().map(|spec| spec.standbys.clone()).unwrap_or_default();
-        let candidates: Vec<_> = eligible(record, primary).collect();
-        let (first, then): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|id| members.contains(id));
+        let eligible = record.quorum_standbys_below(Some(primary));
+        let (first, then): (Vec<_>, Vec<_>) = eligible.partition(|id| members.contains(id));
         for id in first.into_iter().chain(then) {
             if standbys.len() >= required {
                 break;
@@ -50,18 +49,6 @@ pub fn strictest(record: &Record, primary: NodeId, fit: BTreeSet<NodeId>) -> Spe
         required: required.min(standbys.len()),
         standbys,
     }
-}
-
-fn eligible(record: &Record, primary: NodeId) -> impl Iterator<Item = NodeId> {
-    let counts = move |id: NodeId, node: &Node| {
-        id != primary && node.replication_quorum && !node.maintenance && !node.dropping
-    };
-    record.nodes.iter().filter(move |(id, node)| counts(**id, node)).map(|(id, _)| *id)
-}
-
-fn number_for(record: &Record, primary: NodeId) -> usize {
-    let moved = Record { primary: Some(primary), ..record.clone() };
-    moved.number_sync_standbys()
 }
 
 /// Whether a standby can be waited for: alive, streaming through its present admission, and neither

@@ -72,6 +72,9 @@ pub(super) fn announced(context: &Context<'_>) -> Option<Change> {
         return None;
     }
     let heard = |node: &Node| node.joined.is_some_and(|joined| report.revision >= joined);
+    if !record.nodes.values().any(heard) {
+        return None;
+    }
     let mut next = record.clone();
     let mut notes = Vec::new();
     for (id, node) in next.nodes.iter_mut().filter(|(_, node)| heard(node)) {
@@ -83,7 +86,7 @@ pub(super) fn announced(context: &Context<'_>) -> Option<Change> {
         };
         notes.push(context.note("node", reason).about(*id));
     }
-    (!notes.is_empty()).then_some(Change { next, notes })
+    Some(Change { next, notes })
 }
 
 /// Maintenance or drop of a former primary, once another node serves.
@@ -245,23 +248,23 @@ fn followers_stream(context: &Context<'_>) -> bool {
 /// All at once, so that many nodes that change together cost one transaction.
 pub(super) fn node_state(context: &Context<'_>) -> Option<Change> {
     let record = context.record;
+    let mut changed = record.nodes.iter().filter_map(|(id, node)| {
+        let report = context.view.report(*id)?;
+        (report.state != node.reported_state).then_some((*id, node, report))
+    });
+    let first = changed.next()?;
     let mut next = record.clone();
     let mut notes = Vec::new();
-    for (id, node) in &record.nodes {
-        let Some(report) = context.view.report(*id) else { continue };
-        if report.state == node.reported_state {
-            continue;
-        }
+    for (id, node, report) in std::iter::once(first).chain(changed) {
         let reason = format!("{} is now {}, was {}", node.name, report.state, node.reported_state);
-        let mut note = context.note("node_state", reason).about(*id);
+        let mut note = context.note("node_state", reason).about(id);
         note = note.change(node.reported_state.as_str(), report.state.as_str());
         note.timeline = report.postgres.timeline;
         note.lsn = report.postgres.lsn;
         notes.push(note);
-        if let Some(node) = next.nodes.get_mut(id) {
-            node.reported_state = report.state;
-            node.state_changed_at = Some(context.now.wall);
-        }
+        let node = next.nodes.get_mut(&id)?;
+        node.reported_state = report.state;
+        node.state_changed_at = Some(context.now.wall);
     }
-    (!notes.is_empty()).then_some(Change { next, notes })
+    Some(Change { next, notes })
 }
