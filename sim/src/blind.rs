@@ -57,6 +57,14 @@ impl Blind {
                     }
                 }
             }
+            Mutation::OldRecord => {
+                if let Some(accepted) = report.accepted.as_mut() {
+                    let newest = record.newest_spec().map_or(Gen(0), |spec| spec.generation);
+                    accepted.order.ticket = accepted.order.ticket.min(record.ticket);
+                    accepted.order.generation = accepted.order.generation.min(newest);
+                    accepted.epoch = accepted.epoch.min(record.epoch);
+                }
+            }
             // Alive is alive, with data or without.
             Mutation::EmptyIsAlive if record.primary == Some(id) => {
                 if matches!(report.data, Data::Empty | Data::Rebuilding) {

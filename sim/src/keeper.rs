@@ -8,11 +8,12 @@ use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{Persisted, is_failed};
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
-use shared::ids::{Gen, NodeId, Ticket};
+use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
 use shared::report::{self, Accepted, InForce, PostgresView, Replica, Report, Sealed};
 use shared::spec::Spec;
 use shared::state::NodeState;
+use std::collections::BTreeSet;
 
 /// How long a keeper that was asked to stop waits for the monitor's consent; shorter than the real one,
 /// as all timers are.
@@ -35,6 +36,7 @@ impl World {
         let machine = self.machines.get_mut(id)?;
         machine.view.wal_gone = lacks_wal;
         machine.look(now);
+        machine.view.may_write |= mutation == Mutation::StartsAlone;
         let plan = if copying {
             Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
         } else {
@@ -227,6 +229,7 @@ impl World {
 
     fn promote(&mut self, id: NodeId, timeline: shared::ids::TimelineId) {
         let interrupted = if self.faulty { self.random.below(16) } else { 2 };
+        let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
         machine.log.fork(timeline);
         if interrupted == 0 {
@@ -249,6 +252,10 @@ impl World {
             machine.server.waiting_from = machine.log.records().len();
             // What the history file says, not what the abstract step made of it.
             machine.refresh();
+            if mutation == Mutation::PromotesOpen {
+                let epoch = epoch.unwrap_or_default();
+                machine.server.spec = Some(nobody(id, epoch));
+            }
         }
         if let Some(epoch) = epoch {
             self.ledger.promote(epoch, &log);
@@ -517,6 +524,11 @@ impl Machine {
     pub fn connects(&self) -> bool {
         matches!(self.view.file.upstream, Some(Upstream::Member { .. }))
     }
+}
+
+/// The asynchronous spec.
+fn nobody(primary: NodeId, epoch: Epoch) -> Spec {
+    Spec { generation: Gen(0), epoch, primary, required: 0, standbys: BTreeSet::new() }
 }
 
 /// The real plan, or what is left of it without a rule.

@@ -46,8 +46,12 @@ pub enum Mutation {
     NoBarrier,
     /// A standby passes the barrier by being connected.
     CountConnected,
+    /// A promoted node acknowledges from its first moment on.
+    PromotesOpen,
     /// A primary whose lease is over goes on.
     NoLease,
+    /// A keeper that has heard nothing starts its primary and lets it run.
+    StartsAlone,
     /// With loss accepted, the monitor does not wait for the end of leases.
     NoLeaseWait,
     /// A spec of an older epoch can be covered by its own members only.
@@ -63,6 +67,8 @@ pub enum Mutation {
     Unfenced,
     /// The monitor decides on what it has read before, and stores that over what it has now.
     StaleView,
+    /// Nothing follows from a keeper that knows higher numbers than the record.
+    OldRecord,
     /// A primary that has fenced itself is taken back by no other goal.
     FencedStays,
     /// A node that was dropped promotes itself.
@@ -73,7 +79,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -95,7 +101,9 @@ impl Mutation {
         Self::NoProbe,
         Self::NoBarrier,
         Self::CountConnected,
+        Self::PromotesOpen,
         Self::NoLease,
+        Self::StartsAlone,
         Self::NoLeaseWait,
         Self::OwnWitnesses,
         Self::OnPathOnly,
@@ -103,6 +111,7 @@ impl Mutation {
         Self::EmptyIsAlive,
         Self::Unfenced,
         Self::StaleView,
+        Self::OldRecord,
         Self::FencedStays,
         Self::DroppedPromotes,
         Self::ZeroPriority,

@@ -188,7 +188,8 @@ impl World {
         let waits = machine.server.waits();
         let over = machine.is_fenced(machine.time(self.now));
         let unguarded = !machine.is_kept() || machine.claimed || over;
-        if !waits && unguarded && self.ledger.has_losses() && self.mutation != Mutation::NoLease {
+        let all = matches!(self.mutation, Mutation::NoLease | Mutation::StartsAlone);
+        if !waits && unguarded && self.ledger.has_losses() && !all {
             // Asynchronous, and the keeper cannot act, or has only just been started again and has no
             // lease but its first: docs/safety.md, "A pause" and "The keeper runs".
             return;

@@ -204,8 +204,11 @@ impl World {
         if self.mutation == Mutation::NoLease {
             return;
         }
-        let over =
-            |machine: &Machine| machine.is_kept() && machine.is_fenced(machine.time(self.now));
+        let alone = self.mutation == Mutation::StartsAlone;
+        let over = |machine: &Machine| {
+            let heard = machine.keeper.as_ref().is_some_and(|keeper| keeper.heard.is_some());
+            machine.is_kept() && machine.is_fenced(machine.time(self.now)) && (heard || !alone)
+        };
         let fenced: Vec<_> =
             self.machines.iter().filter(|(_, m)| over(m)).map(|(id, _)| id).collect();
         for id in fenced {

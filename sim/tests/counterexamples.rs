@@ -22,7 +22,12 @@ struct Stage {
 
 impl Stage {
     fn new(nodes: u64, mutation: Mutation) -> Self {
-        let settings = Settings { number_sync_standbys: Some(1), ..Walk::new(nodes).settings };
+        Self::with(nodes, 1, mutation)
+    }
+
+    fn with(nodes: u64, required: u32, mutation: Mutation) -> Self {
+        let number_sync_standbys = Some(required);
+        let settings = Settings { number_sync_standbys, ..Walk::new(nodes).settings };
         let mut world = Walk { settings, mutation, ..Walk::new(nodes) }.world(1);
         walk::converge(&mut world).unwrap();
         let a = walk::settled(&world).unwrap();
@@ -318,4 +323,61 @@ fn a_standby_counts_when_it_has_passed_the_barrier() {
         stage.left(&[c])
     };
     shows(script, Mutation::CountConnected);
+}
+
+/// Rule 14: the monitor's database is set back to before B replaced A, and the monitor is started so often
+/// that its tickets are new again. B is gone, A is back.
+#[test]
+fn an_old_record_decides_nothing() {
+    let script = |mutation| {
+        let (mut stage, b, c) = Stage::of_three(mutation);
+        let a = stage.a;
+        let backup = record_of(&stage.world);
+        stage.world.crash_host(a);
+        stage.act_until(&[b, c], |world| serves(world, b, 2) && is_in_force(world, b));
+        stage.write(b, c);
+        *stage.world.monitor.record_mut() = backup;
+        for _ in 0..20 {
+            stage.world.crash_monitor(true);
+        }
+        stage.world.restart(a);
+        stage.leave(&[a, c]);
+        stage.write(a, c);
+        stage.world.violation()
+    };
+    shows(script, Mutation::OldRecord);
+}
+
+fn record_of(world: &World) -> fsm::group::Record {
+    fsm::group::Record::clone(&world.monitor.record)
+}
+
+/// C14 and rule 13: A, alone and asynchronous, was replaced with accepted loss. It is started again, and
+/// hears nothing of that.
+#[test]
+fn a_primary_starts_with_a_lease_only() {
+    let script = |mutation| {
+        let mut stage = Stage::with(2, 0, mutation);
+        let (a, b) = (stage.a, stage.standbys[0]);
+        stage.world.crash_host(b);
+        stage.act_until(&[a], |world| {
+            world.monitor.record.newest_spec().is_some_and(shared::spec::Spec::is_asynchronous)
+                && world.monitor.record.is_sync_settled()
+        });
+        stage.world.crash_host(a);
+        stage.world.set_cut(a, MONITOR, true);
+        stage.world.restart(b);
+        stage.act(&[b]);
+        stage.world.ask(&Action::Failover { allow_data_loss: true, fenced: false });
+        stage.act_until(&[b], |world| serves(world, b, 2));
+        assert!(serves(&stage.world, b, 2));
+        stage.world.restart(a);
+        for _ in 0..8 {
+            drop(stage.world.keeper_turn(a));
+            stage.world.postgres_turn(a);
+        }
+        stage.world.write(a);
+        stage.world.violation()
+    };
+    shows(script, Mutation::StartsAlone);
 }

@@ -154,6 +154,28 @@ fn nothing_is_stored_over_what_it_was_not_decided_on() {
 }
 
 #[test]
+fn a_promoted_node_begins_blocked() {
+    is_found(&walk(Mutation::PromotesOpen, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
+#[test]
 fn priority_zero_is_never_elected_by_itself() {
     is_found(&walk(Mutation::ZeroPriority, 2, Harm::Decision), Harm::Decision);
+}
+
+/// Whoever adds a mutation adds what finds it, and a row of the table.
+#[test]
+fn each_is_found_and_written_down() {
+    let tests = [
+        include_str!("mutations.rs"),
+        include_str!("counterexamples.rs"),
+        include_str!("traces.rs"),
+        include_str!("searches.rs"),
+    ];
+    let table = include_str!("../../docs/proof.md");
+    for mutation in Mutation::ALL.into_iter().filter(|mutation| *mutation != Mutation::None) {
+        let used = format!("Mutation::{mutation:?}");
+        assert!(tests.iter().any(|test| test.contains(&used)), "no test takes away {mutation}");
+        assert!(table.contains(&format!("| `{mutation}` |")), "docs/proof.md lacks {mutation}");
+    }
 }
