@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod answers;
 mod decisions;
 mod election;
 mod joins;
