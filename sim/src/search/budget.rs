@@ -74,7 +74,8 @@ impl Budget {
 #[error("{0:?} is not one of NAME=NUMBER with a name among {names}", names = NAMES.join(", "))]
 pub struct InvalidBudget(String);
 
-const NAMES: [&str; 16] = [
+/// What can be bounded: writes, and each kind of what may go wrong or be asked for.
+pub(super) const NAMES: [&str; 16] = [
     "writes",
     "crashes",
     "cuts",
