@@ -3,7 +3,7 @@
 
 use crate::rig::{Outcome, Rig};
 use fsm::node::plan::Next;
-use fsm::node::view::{Admitted, Persisted};
+use fsm::node::view::{Admitted, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
 use shared::goal::{self, Assignment, Goal, Member, Order};
 use shared::history::{History, Lineage, LineageEntry, Segment, Start};
@@ -413,7 +413,11 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
                     stopping: flag(2),
                     adopted: flag(3),
                     broken: flag(4),
-                    wal_gone: flag(5),
+                    upstream_lacks: flag(5).then_some(if bits % 2 == 0 {
+                        Lack::Wal
+                    } else {
+                        Lack::Slot
+                    }),
                     checkpointed: bits % 3 == 0,
                     settled: bits % 5 == 0,
                     ..body.clone()

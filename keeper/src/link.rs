@@ -56,7 +56,6 @@ impl Link {
     pub async fn run(mut self) {
         let mut calls = FuturesUnordered::new();
         let mut seq = 0;
-        let mut answered = 0;
         loop {
             let news = tokio::select! {
                 changed = self.outgoing.changed() => {
@@ -65,8 +64,8 @@ impl Link {
                     }
                     true
                 }
-                Some((number, sent, outcome)) = calls.next(), if !calls.is_empty() => {
-                    self.take(number, sent, outcome, &mut answered).await;
+                Some((sent, outcome)) = calls.next(), if !calls.is_empty() => {
+                    self.take(sent, outcome).await;
                     false
                 }
                 () = std::future::ready(()), if calls.is_empty() => false,
@@ -100,19 +99,15 @@ impl Link {
         timers.map_or(Duration::from_millis(500), |timers| timers.report_interval())
     }
 
-    async fn take(
-        &mut self,
-        number: u64,
-        sent: Millis,
-        outcome: Result<Answer, ClientError>,
-        answered: &mut u64,
-    ) {
+    async fn take(&mut self, sent: Millis, outcome: Result<Answer, ClientError>) {
         match outcome {
-            Ok(_) if number < *answered => {}
             Ok(answer) => {
-                *answered = number;
                 self.right
                     .update(|tenure| tenure.grant(answer.lease, answer.assignment.order, sent));
+                let known = |known: &Answer| answer.is_older_than(known);
+                if self.heard.borrow().answer.as_ref().is_some_and(known) {
+                    return;
+                }
                 if let Ok(monitors) = parse_monitor_urls(&answer.monitors.join(",")) {
                     self.client.set_monitors(monitors);
                 }
@@ -145,10 +140,10 @@ async fn call(
     identity: Identity,
     report: Report,
     interval: Duration,
-) -> (u64, Millis, Result<Answer, ClientError>) {
+) -> (Millis, Result<Answer, ClientError>) {
     let wait_ms = u64::try_from(interval.as_millis()).unwrap_or(500);
     let sent = clock::now();
-    let (seq, nonce) = (report.seq, report.nonce);
+    let nonce = report.nonce;
     // A call that takes longer than its wait and another interval is lost; the next may get through
     // before the lease (four intervals) ends.
     let limit = interval * 2;
@@ -161,7 +156,7 @@ async fn call(
             Err(ClientError::Setup("the answer belongs to another report".to_owned()))
         }
     });
-    (seq, sent, outcome)
+    (sent, outcome)
 }
 
 /// Whether a report has something that the monitor should hear at once, not with the next interval.

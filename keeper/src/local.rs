@@ -74,7 +74,7 @@ impl Node {
             postgres.lsn = *clean_end;
         }
         let file = self.file();
-        let wal_gone = self.is_wal_gone(&file, server.as_ref()).await;
+        let upstream_lacks = self.upstream_lacks(&file, server.as_ref()).await;
         let view = LocalView {
             data,
             process,
@@ -89,7 +89,7 @@ impl Node {
             stopping: circumstances.stopping,
             adopted: self.is_adopted(),
             broken: self.is_broken(),
-            wal_gone,
+            upstream_lacks,
         };
         Look { view, postgres, walsenders }
     }

@@ -1,11 +1,12 @@
-//! Whether the upstream still has the WAL that this node lacks. PostgreSQL says it in its logs only,
-//! and asks for ever; a node that can never stream again has to be copied anew.
+//! Whether the upstream still has what this node needs to stream: the WAL that comes next, and its
+//! admission slot. PostgreSQL says it in its logs only, and asks for ever.
 //!
 //! Asked in the background: an upstream that does not answer must not hold up anything else.
 
 use crate::clock;
 use crate::node::{Node, SQL_LIMIT};
 use fsm::Millis;
+use fsm::node::view::Lack;
 use fsm::node::{File, Server, Upstream};
 use postgres::session::Session;
 use shared::lsn::Lsn;
@@ -20,10 +21,12 @@ pub struct Question {
     upstream: Upstream,
     end: Lsn,
     since: Millis,
-    task: Option<JoinHandle<Option<bool>>>,
-    /// It has not got what comes after `end`.
-    gone: bool,
+    task: Option<JoinHandle<Option<Answer>>>,
+    answer: Answer,
 }
+
+/// What it has not got.
+type Answer = Option<Lack>;
 
 impl Drop for Question {
     fn drop(&mut self) {
@@ -34,35 +37,38 @@ impl Drop for Question {
 }
 
 impl Node {
-    /// Whether the upstream is known to lack the WAL from the local end of log on.
-    pub async fn is_wal_gone(&mut self, file: &File, server: Option<&Server>) -> bool {
+    /// What the upstream is known to have not got.
+    pub async fn upstream_lacks(&mut self, file: &File, server: Option<&Server>) -> Option<Lack> {
         let waiting = server.filter(|server| server.in_recovery && !server.streaming);
         let (Some(upstream), Some(end)) = (&file.upstream, waiting.and_then(|s| s.end)) else {
             self.seen.question = None;
-            return false;
+            return None;
         };
         let now = clock::now();
         let same = |q: &Question| q.upstream == *upstream && q.end == end;
         let mut question = match self.seen.question.take().filter(same) {
             Some(question) => question,
             None => {
-                Question { upstream: upstream.clone(), end, since: now, task: None, gone: false }
+                Question { upstream: upstream.clone(), end, since: now, task: None, answer: None }
             }
         };
         if let Some(task) = question.task.take_if(|task| task.is_finished()) {
             // No answer is no reason for anything.
-            question.gone = task.await.ok().flatten() == Some(false);
+            question.answer = task.await.ok().flatten().flatten();
             question.since = now;
         }
-        if question.task.is_none() && !question.gone && now.since(question.since) >= PATIENCE_MS {
+        if question.task.is_none()
+            && question.answer.is_none()
+            && now.since(question.since) >= PATIENCE_MS
+        {
             question.task = self.ask_upstream(upstream, end);
         }
-        let gone = question.gone;
+        let answer = question.answer;
         self.seen.question = Some(question);
-        gone
+        answer
     }
 
-    fn ask_upstream(&self, upstream: &Upstream, end: Lsn) -> Option<JoinHandle<Option<bool>>> {
+    fn ask_upstream(&self, upstream: &Upstream, end: Lsn) -> Option<JoinHandle<Option<Answer>>> {
         let (node, slot) = match upstream {
             Upstream::Member { node, admission } => {
                 (*node, Some(self.id.admission_slot(*admission)))
@@ -74,11 +80,14 @@ impl Node {
         Some(tokio::spawn(async move {
             let session = Session::connect(&target, SQL_LIMIT).await.ok()?;
             if !session.keeps_wal_from(end).await.ok()? {
-                return Some(false);
+                return Some(Some(Lack::Wal));
             }
+            let Some(slot) = slot else { return Some(None) };
             let slots = session.slots().await.ok()?;
-            let own = slots.into_iter().find(|own| Some(&own.name) == slot.as_ref());
-            Some(!own.is_some_and(|own| own.is_lost()))
+            Some(match slots.into_iter().find(|own| own.name == slot) {
+                Some(own) => own.is_lost().then_some(Lack::Wal),
+                None => Some(Lack::Slot),
+            })
         }))
     }
 }

@@ -185,6 +185,14 @@ pub struct Answer {
     pub monitors: Vec<String>,
 }
 
+impl Answer {
+    /// Whether this was decided before the other. Two calls may be under way, and which answer comes
+    /// first is the network's choice.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        (self.assignment.order, self.revision) < (other.assignment.order, other.revision)
+    }
+}
+
 /// For how long a primary may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::walk::{Walk, act, round};
 use crate::world::World;
 use fsm::node::plan::Next;
-use fsm::node::view::Persisted;
+use fsm::node::view::{Lack, Persisted};
 use fsm::node::{Data, LocalView, Plan, Process, Step, Sync, Upstream};
 use fsm::trace::Outcome;
 use shared::history::History;
@@ -56,8 +56,8 @@ pub struct Class {
     pub adopted: bool,
     /// See [`LocalView::broken`].
     pub broken: bool,
-    /// See [`LocalView::wal_gone`].
-    pub wal_gone: bool,
+    /// See [`LocalView::upstream_lacks`].
+    pub upstream_lacks: Option<Lack>,
 }
 
 /// See [`Data`].
@@ -157,7 +157,7 @@ impl Class {
             checkpointed: view.checkpointed,
             adopted: view.adopted,
             broken: view.broken,
-            wal_gone: view.wal_gone,
+            upstream_lacks: view.upstream_lacks,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::view::{Persisted, is_failed};
+use fsm::node::view::{Lack, Persisted, is_failed};
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
@@ -32,9 +32,9 @@ impl World {
         }
         let copying = self.look_after_job(id);
         self.note_replies(id);
-        let lacks_wal = self.lacks_wal(id);
+        let lacks = self.upstream_lacks(id);
         let machine = self.machines.get_mut(id)?;
-        machine.view.wal_gone = lacks_wal;
+        machine.view.upstream_lacks = lacks;
         machine.look(now);
         machine.view.may_write |= mutation == Mutation::StartsAlone;
         let plan = if copying {
@@ -67,18 +67,20 @@ impl World {
         }
     }
 
-    /// Whether the upstream says that it has not got the WAL any more that this node lacks.
-    fn lacks_wal(&self, id: NodeId) -> bool {
-        let Some(machine) = self.machines.get(id) else { return false };
+    /// What the upstream says that it has not got.
+    fn upstream_lacks(&self, id: NodeId) -> Option<Lack> {
+        let machine = self.machines.get(id)?;
         let waits = machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
-        let Some(upstream) = machine.view.file.upstream.as_ref().filter(|_| waits) else {
-            return false;
+        let upstream = machine.view.file.upstream.as_ref().filter(|_| waits)?;
+        let (from, slot) = match upstream {
+            Upstream::Member { node, admission } => (*node, Some((id, *admission))),
+            Upstream::Fetch { node } => (*node, None),
         };
-        let from = match upstream {
-            Upstream::Member { node, .. } | Upstream::Fetch { node } => *node,
-        };
-        let source = self.machines.get(from).filter(|m| m.is_ready() && self.reaches(id, from));
-        source.is_some_and(|source| machine.log.records().len() < source.wal_from)
+        let source = self.machines.get(from).filter(|m| m.is_ready() && self.reaches(id, from))?;
+        if machine.log.records().len() < source.wal_from {
+            return Some(Lack::Wal);
+        }
+        slot.filter(|slot| !source.slots.contains(slot)).map(|_| Lack::Slot)
     }
 
     fn look_after_job(&mut self, id: NodeId) -> bool {

@@ -148,8 +148,6 @@ pub struct Keeper {
     pub name: String,
     /// Of the last report.
     pub seq: u64,
-    /// The highest report that was answered.
-    pub answered: u64,
     /// Reports that wait for their answer, and since when.
     pub calls: Vec<(u64, u64)>,
     /// The newest answer.
@@ -301,7 +299,6 @@ impl Machine {
         self.keeper = Some(Keeper {
             name: format!("keeper-{}-{}", self.id, self.processes),
             seq: 0,
-            answered: 0,
             calls: Vec::new(),
             heard: None,
             tenure,

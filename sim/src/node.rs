@@ -26,7 +26,7 @@ pub fn empty_view() -> LocalView {
         stopping: false,
         adopted: false,
         broken: false,
-        wal_gone: false,
+        upstream_lacks: None,
     }
 }
 
@@ -161,7 +161,7 @@ pub fn finish_copy(
     };
     view.file = File { upstream: None, spec: view.file.spec.take(), current: false };
     view.adopted = true;
-    view.wal_gone = false;
+    view.upstream_lacks = None;
     let assignment = &persisted.assignment;
     let own = persisted.own.and_then(|own| assignment.member(own));
     persisted.admitted = own.map(|member| Admitted {

@@ -410,8 +410,10 @@ pub fn describe(world: &World) -> String {
         let persisted = machine.persisted.as_ref();
         let plan = fsm::node::plan(&machine.view, persisted);
         text += &format!(
-            "\nnode {id}: {:?}, goal {:?}, sealed {:?}, admitted {:?}, view {:?}, plan {plan:?}",
+            "\nnode {id}: {:?}, slots {:?}, WAL from record {}, goal {:?}, sealed {:?}, admitted {:?}, view {:?}, plan {plan:?}",
             machine.log.history(),
+            machine.slots,
+            machine.wal_from,
             persisted.map(|p| &p.assignment.goal),
             persisted.and_then(|p| p.sealed),
             persisted.and_then(|p| p.admitted),

@@ -308,14 +308,16 @@ impl World {
         let Some(own) = own.filter(|own| own.name == keeper || unordered) else { return };
         let sent = own.calls.iter().find(|call| call.0 == seq).map(|call| call.1);
         own.calls.retain(|call| call.0 != seq);
-        if (seq < own.answered || sent.is_none()) && !unordered {
+        if sent.is_none() && !unordered {
             return;
         }
-        own.answered = seq;
         if let Some(sent) = sent {
             own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
         }
-        own.heard = Some(answer);
+        let older = own.heard.as_ref().is_some_and(|heard| answer.is_older_than(heard));
+        if !older || unordered {
+            own.heard = Some(answer);
+        }
     }
 
     /// A node that is not part of the formation any more hears so, and stops for good.

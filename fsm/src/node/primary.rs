@@ -2,7 +2,7 @@
 
 use super::plan::{Next, Plan, Step};
 use super::standby::{is_known, sealed_standby};
-use super::view::{Data, File, LocalView, Persisted, Process, Sync};
+use super::view::{Data, File, Lack, LocalView, Persisted, Process, Sync};
 use shared::goal::Goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, TimelineId};
@@ -71,7 +71,7 @@ pub fn cannot_serve(view: &LocalView, persisted: &Persisted) -> Option<&'static 
         Goal::Primary { timeline, .. } => {
             sealed.is_some_and(|server| Some(server.history.timeline) == *timeline)
         }
-        Goal::FastForward { .. } if view.wal_gone => {
+        Goal::FastForward { .. } if view.upstream_lacks == Some(Lack::Wal) => {
             return Some("the source has not got the WAL any more that this node lacks");
         }
         // The same timeline, that the source has never heard of.

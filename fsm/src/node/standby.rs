@@ -1,7 +1,7 @@
 //! Sealed, fetching, following: a Postgres that is never writable.
 
 use super::plan::{Next, Plan, Step, file_is, sealed_file};
-use super::view::{Admitted, Data, File, LocalView, Persisted, Process, Upstream};
+use super::view::{Admitted, Data, File, Lack, LocalView, Persisted, Process, Upstream};
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
 use shared::lsn::{Lsn, Position};
@@ -135,12 +135,15 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
         (Process::Starting | Process::Running, Some(server)) if server.streaming => {
             Plan::new(NodeState::Secondary, Next::Reached)
         }
-        (Process::Starting | Process::Running, Some(_)) if view.wal_gone => {
-            Plan::step(state, Step::Clone { from: admitted.upstream })
-        }
-        (Process::Starting | Process::Running, _) => {
-            Plan::wait(state, "the stream from the primary")
-        }
+        (Process::Starting | Process::Running, _) => match view.upstream_lacks {
+            Some(Lack::Wal) => Plan::step(state, Step::Clone { from: admitted.upstream }),
+            // The proof stands: all that has come since came from there.
+            Some(Lack::Slot) => {
+                let Admitted { upstream, admission, .. } = admitted;
+                Plan::step(state, Step::Admit { upstream, admission })
+            }
+            None => Plan::wait(state, "the stream from the primary"),
+        },
     }
 }
 

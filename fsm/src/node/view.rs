@@ -101,8 +101,17 @@ pub struct LocalView {
     pub adopted: bool,
     /// Postgres has gone down by itself more often than its restart budget allows.
     pub broken: bool,
-    /// The upstream has not got the WAL any more that this node lacks: it can never stream from it.
-    pub wal_gone: bool,
+    /// Why it can never stream from its upstream as it is.
+    pub upstream_lacks: Option<Lack>,
+}
+
+/// What an upstream has said that it has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Lack {
+    /// The WAL that comes next for this node.
+    Wal,
+    /// This node's admission slot: somebody has dropped it.
+    Slot,
 }
 
 /// What a data directory holds.

@@ -62,6 +62,8 @@ impl Node {
             session.drop_slot(&name).await?;
         }
         session.create_slot(&name, true).await?;
+        // What was asked before may be otherwise now.
+        self.seen.question = None;
         let epoch = self.assignment()?.epoch;
         self.persist(|state| {
             state.rebuilding = false;

@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use crate::node::SYSTEM;
 use crate::random::Random;
 use crate::world::World;
+use fsm::node::view::Lack;
 use fsm::node::{Data, File, Process};
 
 /// The first node has a cluster that was there before, running or not.
@@ -39,13 +40,16 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
         3 => machine.view.checkpointed ^= machine.is_writable(),
         // By hand.
         4 => machine.stop_postgres(true),
-        5 => machine.view.wal_gone = !machine.view.wal_gone && lacks_wal(machine),
+        5 => {
+            let lack = if random.one_in(2) { Lack::Wal } else { Lack::Slot };
+            machine.view.upstream_lacks = may_lack(machine).then_some(lack);
+        }
         6 => machine.view.broken ^= machine.view.process != Process::Running,
         _ => take_file(machine, copied),
     }
 }
 
-fn lacks_wal(machine: &Machine) -> bool {
+fn may_lack(machine: &Machine) -> bool {
     let waits = machine.view.server.as_ref().is_some_and(|s| s.in_recovery && !s.streaming);
     waits && machine.view.file.upstream.is_some()
 }
