@@ -6,6 +6,7 @@ use shared::ids::NodeId;
 use shared::settings::Settings;
 use sim::ledger::Violation;
 use sim::machine::{Lag, Setting};
+use sim::world::Message;
 use sim::{Mutation, Walk, World, walk};
 
 fn formed(nodes: u64, required: u32, mutation: Mutation) -> (World, NodeId, Vec<NodeId>) {
@@ -131,4 +132,43 @@ fn a_standby_that_was_promoted_by_hand_finds_back() {
         let own = world.machines.get(id).unwrap().log.timeline();
         assert!(world.monitor.record.lineage.epoch_of(own).is_some(), "{own:?}");
     }
+}
+
+/// A slot that somebody has dropped is made again: the proof for it stands.
+#[test]
+fn a_standby_whose_slot_is_dropped_streams_again() {
+    let (mut world, primary, standbys) = formed(3, 1, Mutation::None);
+    world.machines.get_mut(primary).unwrap().slots.clear();
+    for id in standbys {
+        world.crash_postgres(id);
+    }
+    walk::converge(&mut world).unwrap();
+}
+
+/// Two calls are under way, and the monitor holds the first: the answer to the second is made earlier,
+/// and arrives last. The primary does not forget the node that has joined in between.
+#[test]
+fn an_answer_that_was_overtaken_changes_nothing() {
+    let (mut world, primary, _) = formed(2, 1, Mutation::None);
+    world.now += 1000;
+    let call = |world: &mut World| {
+        drop(world.keeper_turn(primary));
+        let report = world.messages.pop().unwrap();
+        world.messages = vec![report];
+        world.deliver();
+        let Some(Message::Answer { keeper, seq, answer, .. }) = world.messages.pop() else {
+            panic!("no answer");
+        };
+        (keeper, seq, answer)
+    };
+    let (keeper, first, before) = call(&mut world);
+    let joined = world.join(true).unwrap();
+    let (_, second, after) = call(&mut world);
+    for (seq, answer) in [(first, after), (second, before)] {
+        world.messages = vec![Message::Answer { to: primary, keeper: keeper.clone(), seq, answer }];
+        world.deliver();
+        drop(world.keeper_turn(primary));
+    }
+    let known = world.machines.get(primary).unwrap().persisted.clone().unwrap();
+    assert!(known.assignment.member(joined).is_some(), "{known:?}");
 }

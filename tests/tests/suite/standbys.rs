@@ -5,6 +5,7 @@ use shared::state::NodeState;
 use std::time::Duration;
 use tests::harness::Cluster;
 use tests::harness::cluster::node_of;
+use tests::harness::wait::{DEADLINE, eventually};
 
 /// The only standby is lost: writes wait for a moment, then go on without it, and wait for it again
 /// once it is back.
@@ -70,3 +71,34 @@ async fn a_frozen_standby() -> Result<()> {
     cluster.verdict(workload).await?;
     Ok(())
 }
+
+/// Somebody drops the slot through which a standby streams. PostgreSQL would ask for it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_slot_is_dropped() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let sql = cluster.primary().await?.sql().await?;
+    let status = cluster.monitor().status().await?;
+    let slots = status.nodes.iter().filter_map(|node| node.slot_name.clone());
+    for slot in slots {
+        eventually("a moment in which the slot is free", DEADLINE, async || {
+            sql.query(TERMINATE, &[&slot]).await?;
+            let dropped = sql.query("select pg_drop_replication_slot($1)", &[&slot]).await;
+            Ok(dropped.map(drop).map_err(|error| error.to_string()))
+        })
+        .await?;
+        eventually("a standby that uses it again", DEADLINE, async || {
+            let count: i64 = sql.value(IS_USED, &[&slot]).await?;
+            Ok(if count == 1 { Ok(()) } else { Err(format!("nobody uses {slot}")) })
+        })
+        .await?;
+        cluster.settled().await?;
+        workload.goes_on().await?;
+    }
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
+const TERMINATE: &str =
+    "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1";
+const IS_USED: &str = "select count(*) from pg_replication_slots where slot_name = $1 and active";
