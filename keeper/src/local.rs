@@ -136,7 +136,7 @@ impl Node {
         postgres: &mut PostgresView,
         walsenders: &mut Vec<Walsender>,
     ) -> Result<Server, SessionError> {
-        let recovery = self.session().await?.recovery().await?;
+        let mut recovery = self.session().await?.recovery().await?;
         if self.seen.version.is_none() {
             self.seen.version = Some(self.session().await?.server_version().await?);
         }
@@ -146,7 +146,12 @@ impl Node {
         if !recovery.in_recovery {
             return self.ask_primary(postgres, walsenders).await;
         }
+        let was_sealed = self.seen.sealed;
         let sealed = self.look_for_seal().await?;
+        if sealed && !was_sealed {
+            // Until the signs were there more could come: what was seen before them is not the end.
+            recovery = self.session().await?.recovery().await?;
+        }
         let own = self.persisted().map(|persisted| persisted.assignment.clone());
         let slot = own
             .as_ref()

@@ -84,6 +84,25 @@ async fn data_loss_is_accepted_by_the_operator_alone() -> Result<()> {
     Ok(())
 }
 
+/// A primary that stands still says goodbye to nobody: its standbys are sealed while they stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_stands_still() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let old = cluster.primary().await?;
+    old.freeze()?;
+    let another = |status: &Status| {
+        status.writable && status.primary.as_ref().is_some_and(|name| name.as_str() != old.name())
+    };
+    cluster.wait_until("another primary", another).await?;
+    old.kill_all()?;
+    old.start_keeper()?;
+    cluster.settled().await?;
+    workload.goes_on().await?;
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
 /// The second primary dies as well, before the first is back: the third holds everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_failovers_in_a_row() -> Result<()> {

@@ -66,6 +66,7 @@ fn check_within(dir: &Path, walks: u64) -> Result<Fit> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let lines = read(&path)?;
         check_keeper(&name, &lines, &told, &mut fit);
+        check_seals(&name, &lines, &mut fit);
         check_moves(&name, &lines, &mut model, &mut fit);
     }
     fit.walks = model.walks();
@@ -196,6 +197,30 @@ fn check_keeper(name: &str, lines: &Lines<KeeperLine>, told: &Told, fit: &mut Fi
                 taken.order, taken.goal
             )),
         }
+    }
+}
+
+/// A sealed log ends where it ends (rule 4): what is said of it is said after its signs were there.
+fn check_seals(name: &str, lines: &Lines<KeeperLine>, fit: &mut Fit) {
+    let mut sealed = None;
+    for (number, line) in lines {
+        let now = match &line.what {
+            Happened::Started => None,
+            Happened::Acted(..) => continue,
+            Happened::Looked(pass) => {
+                let server = pass.view.server.as_ref().filter(|server| server.sealed);
+                server.map(|server| (server.end, server.streaming))
+            }
+        };
+        if let (Some((before, _)), Some((end, streaming))) = (sealed, now)
+            && (before != end || streaming)
+        {
+            fit.wrong.push(format!(
+                "{name}:{number}: the sealed log ended at {before:?} and ends at {end:?}, streaming: \
+                 {streaming}"
+            ));
+        }
+        sealed = now;
     }
 }
 
