@@ -197,7 +197,7 @@ fn check_elected(before: &Record, after: &Record) -> Result<(), String> {
         return Err("a primary that is no node was elected".to_owned());
     };
     let asked_for = election.preferred == Some(id);
-    if node.maintenance || node.dropping || (node.candidate_priority == 0 && !asked_for) {
+    if node.maintenance || (node.candidate_priority == 0 && !asked_for) {
         return Err(format!("{} was elected and may not be a primary", node.name));
     }
     Ok(())

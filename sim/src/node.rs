@@ -1,7 +1,7 @@
 //! What a keeper's steps do to its node, on the facts that plans are made from. Shared by the worlds
 //! of this crate and by the property tests of `fsm::node::plan`.
 
-use fsm::node::view::{Admitted, Persisted};
+use fsm::node::view::{Admitted, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Process, Server, Step, Sync, Upstream, primary};
 use shared::history::History;
 use shared::ids::{NodeId, SystemIdentifier, TimelineId};
@@ -47,6 +47,7 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
             let epoch = persisted.assignment.epoch;
             persisted.admitted =
                 Some(Admitted { upstream: *upstream, epoch, admission: *admission });
+            view.upstream_lacks = view.upstream_lacks.filter(|lack| *lack != Lack::Slot);
         }
         Step::Clone { from } | Step::Rewind { from } => {
             begin_copy(view, persisted);

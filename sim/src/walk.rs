@@ -353,10 +353,9 @@ pub fn is_provable(world: &World) -> bool {
 }
 
 /// Whether there is a node that could be elected if nothing had to be proved. One that somebody has
-/// promoted by hand has no log of the group, one that is being dropped does not come back.
+/// promoted by hand has no log of the group.
 fn could_be_elected(world: &World) -> bool {
-    let record = &world.monitor.record;
-    positions(world).any(|(id, _)| record.nodes.get(&id).is_some_and(|node| !node.dropping))
+    positions(world).next().is_some()
 }
 
 /// Where the logs of the group's nodes end.

@@ -172,3 +172,22 @@ fn an_answer_that_was_overtaken_changes_nothing() {
     let known = world.machines.get(primary).unwrap().persisted.clone().unwrap();
     assert!(known.assignment.member(joined).is_some(), "{known:?}");
 }
+
+/// The primary is dropped by force while its only standby is being dropped, and a new node has no copy
+/// yet. Nobody else can be the primary, so the standby stays.
+#[test]
+fn the_last_copy_is_not_dropped() {
+    let (mut world, primary, standbys) = formed(2, 1, Mutation::None);
+    let standby = standbys[0];
+    world.crash_host(primary);
+    let new = world.join(true).unwrap();
+    let names: Vec<_> =
+        [standby, primary].map(|id| world.monitor.record.nodes[&id].name.clone()).into();
+    for (node, force) in names.into_iter().zip([false, true]) {
+        world.ask(&Action::Drop { node, force });
+    }
+    assert!(world.monitor.record.nodes[&standby].dropping);
+    walk::converge(&mut world).unwrap();
+    assert_eq!(walk::settled(&world), Some(standby));
+    assert!(world.monitor.record.nodes.keys().eq([&standby, &new]));
+}

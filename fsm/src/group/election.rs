@@ -129,10 +129,7 @@ pub(crate) fn is_eligible(
 ) -> bool {
     let willing = view.report(id).is_some_and(|report| has_data(report) && !report.leaving);
     record.nodes.get(&id).is_some_and(|node| {
-        willing
-            && !node.maintenance
-            && !node.dropping
-            && (node.candidate_priority > 0 || preferred == Some(id))
+        willing && !node.maintenance && (node.candidate_priority > 0 || preferred == Some(id))
     })
 }
 
@@ -233,7 +230,7 @@ fn outstanding(
 }
 
 /// The eligible witnesses: the preferred one, then by priority, position, and chance; a primary that is
-/// to be replaced comes last.
+/// to be replaced comes last, and after it a node that is being dropped: where nobody else can, it stays.
 fn rank(
     record: &Record,
     view: &View,
@@ -247,12 +244,14 @@ fn rank(
         .map(|(id, position)| (*id, *position))
         .collect();
     let priority = |id: &NodeId| record.nodes.get(id).map_or(0, |node| node.candidate_priority);
+    let remains = |id: &NodeId| record.nodes.get(id).is_some_and(|node| !node.dropping);
     // A different order of the ids for each tie_break, the same for the same.
     let chance = |id: &NodeId| (id.0 ^ tie_break).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ranked.sort_by_key(|(id, position)| {
         let preferred = election.preferred == Some(*id);
         let stays = !(election.planned && record.primary == Some(*id));
-        std::cmp::Reverse((preferred, stays, priority(id), *position, chance(id)))
+        let wanted = (preferred, remains(id), stays);
+        std::cmp::Reverse((wanted, priority(id), *position, chance(id)))
     });
     ranked
 }

@@ -515,6 +515,9 @@ impl State {
         }
         self.collect();
         let joining = self.is_joining();
+        if !joining {
+            self.forget_revisions();
+        }
         let monitor = &mut self.world.monitor;
         if monitor.record.next_event == 1 {
             return;
@@ -528,6 +531,28 @@ impl State {
         record.finished.clear();
         if let Some(operation) = &mut record.operation {
             operation.id = 0;
+        }
+    }
+
+    /// Answers from now on are told apart by their orders only.
+    fn forget_revisions(&mut self) {
+        for node in self.world.ids() {
+            let heard = |machine: &Machine| Some(machine.keeper.as_ref()?.heard.as_ref()?.revision);
+            if self.world.machines.get(node).and_then(heard) <= Some(Revision(0)) {
+                continue;
+            }
+            let machine = self.world.machines.get_mut(node);
+            if let Some(heard) = machine
+                .and_then(|machine| machine.keeper.as_mut())
+                .and_then(|keeper| keeper.heard.as_mut())
+            {
+                heard.revision = Revision(0);
+            }
+        }
+        for (_, answer, _) in self.late.values_mut() {
+            if answer.revision > Revision(0) {
+                answer.change().revision = Revision(0);
+            }
         }
     }
 

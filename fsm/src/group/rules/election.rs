@@ -6,6 +6,7 @@ use crate::group::election::{Choice, choose};
 use crate::group::record::{Election, LossAccepted, Note, Phase, Record};
 use crate::group::sync;
 use serde_json::json;
+use shared::api::Outcome;
 use shared::history::{LineageEntry, Start};
 use shared::ids::{NodeId, TimelineId};
 use shared::lsn::Position;
@@ -112,6 +113,10 @@ pub(super) fn elected(context: &Context<'_>) -> Option<Change> {
     note.lsn = position.map(|position| position.lsn);
     note.timeline = next.present_timeline().map(|entry| entry.timeline);
     let mut notes = vec![note];
+    if record.nodes.get(&candidate).is_some_and(|node| node.dropping) {
+        let reason = format!("{} is not dropped: {NEEDED}", record.name_of(candidate));
+        notes.push(context.note("operation", reason).about(candidate));
+    }
     if let Some(spec) = next.newest_spec() {
         let note = context
             .note("sync", format!("the new primary starts under {}", next.describe_spec(spec)));
@@ -119,6 +124,9 @@ pub(super) fn elected(context: &Context<'_>) -> Option<Change> {
     }
     Some(Change { next, notes })
 }
+
+/// Why a node is not dropped after all.
+const NEEDED: &str = "nobody else can be the primary";
 
 /// Rule 6: ticket, epoch, primary, reserved timeline and start spec in one; nothing is dropped.
 fn decide_for(
@@ -131,6 +139,12 @@ fn decide_for(
     next.ticket = next.ticket.next();
     next.epoch = next.epoch.next();
     next.primary = Some(candidate);
+    if let Some(node) = next.nodes.get_mut(&candidate).filter(|node| node.dropping) {
+        node.dropping = false;
+        if next.operation.as_ref().is_some_and(|operation| operation.target == Some(candidate)) {
+            next.finish(Outcome::Failed, NEEDED, context.now);
+        }
+    }
     let timeline = reserve_timeline(&mut next, context);
     next.lineage.0.push(LineageEntry { epoch: next.epoch, timeline, start: None });
     for node in next.nodes.values_mut() {
