@@ -73,7 +73,7 @@ async fn a_frozen_standby() -> Result<()> {
         workload.goes_on_for(Duration::from_secs(5)).await?;
         standby.thaw()?;
         cluster.settled().await?;
-        workload.so_far().none_failed_between(begin, std::time::Instant::now())?;
+        workload.so_far().none_failed_between(begin, Instant::now())?;
     }
     cluster.verdict(workload).await?;
     Ok(())
