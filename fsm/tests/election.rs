@@ -299,6 +299,21 @@ fn one_that_cannot_fetch_gives_way_to_others() {
     assert_eq!(elected(&winner(&behind, &neither, 0)), Some(NodeId(3)));
 }
 
+/// Chance is drawn anew for each decision: without this the monitor would go from one to the other.
+#[test]
+fn among_equals_who_fetches_goes_on() {
+    let peers = peers(&[(5, 0), (4, 50), (4, 50)]);
+    let mut record = record(&peers, any_one_of(2));
+    for candidate in [NodeId(2), NodeId(3)] {
+        let (source, target) = (PRIMARY, at(5));
+        record.phase = Phase::Forwarding { election: election(), candidate, source, target };
+        for tie_break in 0..20 {
+            let choice = choose(&record, &view(&peers), &election(), now(), tie_break);
+            assert_eq!(choice, Choice::Forward { candidate, source, target });
+        }
+    }
+}
+
 #[test]
 fn the_last_primary_fetches_too_where_it_is_the_candidate() {
     let peers = peers(&[(4, 90), (5, 50)]);

@@ -104,11 +104,15 @@ impl Monitor {
                 self.record.nodes.keys().copied().filter(|id| *id != primary).collect();
             self.view_mut().track_replicas(primary, &members, Millis(now));
         }
+        let mut reasons = Vec::new();
         for _ in 0..ROUNDS {
             let Some(decision) = self.step(now, random.draw()) else { return };
+            reasons = decision.events.iter().map(|event| event.reason.clone()).collect();
             self.commit(decision, now);
         }
-        self.accuse(format!("not settled after {ROUNDS} decisions in a row"));
+        self.accuse(format!(
+            "not settled after {ROUNDS} decisions in a row, the last: {reasons:?}"
+        ));
     }
 
     fn step(&mut self, now: u64, tie_break: u64) -> Option<Decision> {

@@ -2,7 +2,7 @@
 //! force, and which candidate wins.
 
 use super::detector::{Verdict, verdict};
-use super::record::{Election, Record};
+use super::record::{Election, Phase, Record};
 use super::view::View;
 use crate::Now;
 use shared::ids::NodeId;
@@ -245,13 +245,18 @@ fn rank(
         .collect();
     let priority = |id: &NodeId| record.nodes.get(id).map_or(0, |node| node.candidate_priority);
     let remains = |id: &NodeId| record.nodes.get(id).is_some_and(|node| !node.dropping);
+    // Among equals, who is fetching already goes on.
+    let begun = |id: &NodeId| match &record.phase {
+        Phase::Forwarding { candidate, .. } => candidate == id,
+        Phase::Forming | Phase::Serving | Phase::Electing(_) | Phase::Promoting => false,
+    };
     // A different order of the ids for each tie_break, the same for the same.
     let chance = |id: &NodeId| (id.0 ^ tie_break).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ranked.sort_by_key(|(id, position)| {
         let preferred = election.preferred == Some(*id);
         let stays = !(election.planned && record.primary == Some(*id));
         let wanted = (preferred, remains(id), stays);
-        std::cmp::Reverse((wanted, priority(id), *position, chance(id)))
+        std::cmp::Reverse((wanted, priority(id), *position, begun(id), chance(id)))
     });
     ranked
 }
