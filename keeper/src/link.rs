@@ -102,12 +102,13 @@ impl Link {
     async fn take(&mut self, sent: Millis, outcome: Result<Answer, ClientError>) {
         match outcome {
             Ok(answer) => {
-                self.right
-                    .update(|tenure| tenure.grant(answer.lease, answer.assignment.order, sent));
+                // Its lease may be one without an end that the monitor has taken back since.
                 let known = |known: &Answer| answer.is_older_than(known);
                 if self.heard.borrow().answer.as_ref().is_some_and(known) {
                     return;
                 }
+                self.right
+                    .update(|tenure| tenure.grant(answer.lease, answer.assignment.order, sent));
                 if let Ok(monitors) = parse_monitor_urls(&answer.monitors.join(",")) {
                     self.client.set_monitors(monitors);
                 }

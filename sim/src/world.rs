@@ -311,13 +311,14 @@ impl World {
         if sent.is_none() && !unordered {
             return;
         }
+        let older = own.heard.as_ref().is_some_and(|heard| answer.is_older_than(heard));
+        if older && !unordered {
+            return;
+        }
         if let Some(sent) = sent {
             own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
         }
-        let older = own.heard.as_ref().is_some_and(|heard| answer.is_older_than(heard));
-        if !older || unordered {
-            own.heard = Some(answer);
-        }
+        own.heard = Some(answer);
     }
 
     /// A node that is not part of the formation any more hears so, and stops for good.

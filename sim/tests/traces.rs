@@ -2,7 +2,8 @@
 //! acknowledged commit is.
 
 use shared::api::Action;
-use shared::ids::NodeId;
+use shared::ids::{NodeId, Revision};
+use shared::report::{Answer, Lease};
 use shared::settings::Settings;
 use sim::ledger::Violation;
 use sim::machine::{Lag, Setting};
@@ -171,6 +172,25 @@ fn an_answer_that_was_overtaken_changes_nothing() {
     }
     let known = world.machines.get(primary).unwrap().persisted.clone().unwrap();
     assert!(known.assignment.member(joined).is_some(), "{known:?}");
+}
+
+/// The lease of such an answer may be one without an end, which the monitor has taken back since.
+#[test]
+fn an_answer_that_was_overtaken_grants_nothing() {
+    let (mut world, primary, _) = formed(2, 1, Mutation::None);
+    world.now += 1000;
+    drop(world.keeper_turn(primary));
+    let call = world.machines.get(primary).unwrap().keeper.clone().unwrap();
+    let (seq, sent) = *call.calls.last().unwrap();
+    let newest = call.heard.unwrap();
+    let answer = Box::new(Answer {
+        revision: Revision(newest.revision.0 - 1),
+        lease: Some(Lease::Unlimited),
+        ..newest
+    });
+    world.messages = vec![Message::Answer { to: primary, keeper: call.name, seq, answer }];
+    world.deliver();
+    assert!(world.machines.get(primary).unwrap().right_until().is_some(), "sent at {sent}");
 }
 
 /// The primary is dropped by force while its only standby is being dropped, and a new node has no copy

@@ -389,9 +389,9 @@ impl State {
         let machine = self.world.machines.get_mut(node);
         let keeper = machine.and_then(|machine| machine.keeper.as_mut());
         if let Some(keeper) = keeper.filter(|keeper| keeper.name == process) {
-            keeper.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
             let older = keeper.heard.as_ref().is_some_and(|heard| answer.is_older_than(heard));
             if !older || unordered {
+                keeper.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
                 keeper.heard = Some(answer);
             }
         }
