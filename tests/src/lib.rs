@@ -10,3 +10,4 @@
 )]
 
 pub mod harness;
+pub mod network;

@@ -3,15 +3,18 @@
 use super::binaries;
 use super::monitor::Monitor;
 use super::node::{Node, NodeOptions};
+use super::place::Place;
 use super::process::command;
 use super::sandbox::Sandbox;
 use super::verdict::logs;
 use super::verdict::states;
 use super::wait::{DEADLINE, Look, eventually};
 use super::workload::Workload;
+use crate::network::Host;
 use anyhow::{Context as _, Result, ensure};
 use shared::api::{NodeStatus, Status};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ pub struct Builder {
     nodes: Vec<NodeOptions>,
     order: Option<Vec<usize>>,
     untraced: bool,
+    monitor: Place,
 }
 
 impl Builder {
@@ -48,6 +52,19 @@ impl Builder {
         self
     }
 
+    /// Adds a node on a host of a network.
+    #[must_use]
+    pub fn on(self, host: &Arc<Host>) -> Self {
+        self.node(NodeOptions { place: Place::Host(Arc::clone(host)), ..NodeOptions::default() })
+    }
+
+    /// The monitor runs on a host of a network.
+    #[must_use]
+    pub fn monitor_on(mut self, host: &Arc<Host>) -> Self {
+        self.monitor = Place::Host(Arc::clone(host));
+        self
+    }
+
     /// No traces are written: where time is measured.
     #[must_use]
     pub fn untraced(mut self) -> Self {
@@ -59,7 +76,7 @@ impl Builder {
     pub async fn start(self) -> Result<Cluster> {
         let sandbox = Sandbox::new()?;
         let sandbox = if self.untraced { sandbox.untraced() } else { sandbox };
-        let monitor = Monitor::new(&sandbox)?;
+        let monitor = Monitor::new(&sandbox, self.monitor)?;
         let nodes = self.nodes.into_iter().zip(1..).map(|(options, number)| {
             Node::new(&sandbox, &format!("node{number}"), &monitor.url(), options)
         });
@@ -73,6 +90,9 @@ impl Builder {
         }
         if !order.is_empty() {
             cluster.settled().await?;
+            for node in cluster.nodes.iter().filter(|node| node.is_up()) {
+                node.admit_clients().await?;
+            }
         }
         Ok(cluster)
     }
@@ -147,8 +167,8 @@ impl Cluster {
 
     /// Starts to write to all nodes.
     pub async fn workload(&self) -> Result<Workload> {
-        let ports: Vec<_> = self.nodes.iter().map(Node::port).collect();
-        Workload::start(self.primary().await?.port(), &ports).await
+        let nodes: Vec<_> = self.nodes.iter().map(Node::address).collect();
+        Workload::start(self.primary().await?.address(), &nodes).await
     }
 
     /// Waits until every node that is up has come to rest: one primary that waits for all the

@@ -1,6 +1,7 @@
 //! The monitor under test.
 
 use super::binaries;
+use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, kill_all_in, signal};
 use super::sandbox::Sandbox;
@@ -20,6 +21,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A monitor, whether it runs or not.
 #[derive(Debug)]
 pub struct Monitor {
+    place: Place,
     dir: PathBuf,
     log: PathBuf,
     trace: Option<PathBuf>,
@@ -30,8 +32,9 @@ pub struct Monitor {
 
 impl Monitor {
     /// Prepares a monitor in a sandbox; starts nothing.
-    pub fn new(sandbox: &Sandbox) -> Result<Self> {
+    pub fn new(sandbox: &Sandbox, place: Place) -> Result<Self> {
         Ok(Self {
+            place,
             dir: sandbox.dir("monitor")?,
             log: sandbox.log("monitor"),
             trace: sandbox.trace("monitor"),
@@ -43,7 +46,7 @@ impl Monitor {
 
     /// Where it answers.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.number())
+        format!("http://{}", self.place.address(self.port.number()))
     }
 
     /// Starts it.
@@ -52,7 +55,7 @@ impl Monitor {
         if process.is_some() {
             bail!("the monitor is running already");
         }
-        *process = Some(Daemon::start("the monitor", self.command()?, &self.log)?);
+        *process = Some(self.place.start("the monitor", self.command()?, &self.log)?);
         Ok(())
     }
 
@@ -70,7 +73,7 @@ impl Monitor {
     pub fn command_in(&self, data_dir: &Path) -> Result<Command> {
         let mut command = command(&binaries::ours("pgtandem-monitor")?);
         command.arg("run").arg("--data-dir").arg(data_dir);
-        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port.number()));
+        command.arg("--listen").arg(self.place.address(self.port.number()).to_string());
         if let Some(trace) = &self.trace {
             command.env(TRACE, trace);
         }

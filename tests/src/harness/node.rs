@@ -1,17 +1,20 @@
 //! One data node: its keeper, its Postgres, and what can happen to them.
 
 use super::binaries;
+use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, is_alive, signal, working_in};
 use super::sandbox::Sandbox;
 use super::sql::Sql;
+use crate::network::Host;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a node is set up, where that differs from the defaults.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,8 @@ pub struct NodeOptions {
     pub replication_quorum: Option<bool>,
     /// Further arguments of its keeper.
     pub arguments: Vec<String>,
+    /// Where it runs.
+    pub place: Place,
 }
 
 /// A node, whether it runs or not.
@@ -66,6 +71,16 @@ impl Node {
         self.port.number()
     }
 
+    /// Where its Postgres is reached.
+    pub fn address(&self) -> SocketAddr {
+        self.options.place.address(self.port())
+    }
+
+    /// The host that it runs on, where it has one of its own.
+    pub fn host(&self) -> Option<&Arc<Host>> {
+        self.options.place.host()
+    }
+
     /// The port of its keeper's REST interface.
     pub fn rest_port(&self) -> u16 {
         self.rest.number()
@@ -105,8 +120,10 @@ impl Node {
     pub fn keeper_command_as(&self, name: &str, port: u16) -> Result<Command> {
         let mut command = command(&binaries::ours("pgtandem-keeper")?);
         command.args(["run", "--monitor", &self.monitor, "--name", name]);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.arg("--rest-listen").arg(format!("127.0.0.1:{}", self.rest_port()));
+        let place = &self.options.place;
+        command.arg("--host").arg(place.address(port).ip().to_string());
+        command.args(["--port", &port.to_string()]);
+        command.arg("--rest-listen").arg(place.address(self.rest_port()).to_string());
         command.arg("--pgdata").arg(self.pgdata());
         command.arg("--state-dir").arg(self.state_dir());
         command.arg("--socket-dir").arg(self.socket_dir());
@@ -131,7 +148,7 @@ impl Node {
             bail!("the keeper of {} is running already", self.name);
         }
         let name = format!("the keeper of {}", self.name);
-        *keeper = Some(Daemon::start(&name, self.keeper_command()?, &self.log)?);
+        *keeper = Some(self.options.place.start(&name, self.keeper_command()?, &self.log)?);
         Ok(())
     }
 
@@ -169,6 +186,18 @@ impl Node {
         Ok(())
     }
 
+    /// The plug of its host is pulled.
+    pub fn power_off(&self) -> Result<()> {
+        let host = self.host().with_context(|| format!("{} has no host", self.name))?;
+        host.power_off()?;
+        self.take_keeper()?.take_in()
+    }
+
+    /// Its host is on again, with nothing running.
+    pub fn power_on(&self) -> Result<()> {
+        self.host().with_context(|| format!("{} has no host", self.name))?.power_on()
+    }
+
     /// SIGTERM to the keeper, and its end.
     pub async fn stop_keeper(&self) -> Result<ExitStatus> {
         let mut keeper = self.take_keeper()?;
@@ -198,6 +227,7 @@ impl Node {
         let text = fs::read_to_string(&path)
             .with_context(|| format!("{} has no postmaster", self.name))?;
         let pid = text.lines().next().context("an empty postmaster.pid")?.trim().parse()?;
+        let pid = self.options.place.outside(pid)?;
         if !is_alive(pid) {
             bail!("the postmaster {pid} of {} is dead", self.name);
         }
@@ -216,7 +246,20 @@ impl Node {
 
     /// A session with its Postgres.
     pub async fn sql(&self) -> Result<Sql> {
-        Sql::connect(self.port()).await.with_context(|| self.name.clone())
+        Sql::connect(self.address()).await.with_context(|| self.name.clone())
+    }
+
+    /// On a host of its own clients come over the network; a copy takes over who is let in.
+    pub(super) async fn admit_clients(&self) -> Result<()> {
+        let Some(host) = self.host() else { return Ok(()) };
+        let rule = format!("host all all {}/24 trust\n", host.address());
+        let path = self.pgdata().join("pg_hba.conf");
+        let rules = fs::read_to_string(&path)?;
+        if !rules.contains(&rule) {
+            fs::write(&path, rules + &rule)?;
+        }
+        let local = Sql::connect_locally(&self.socket_dir(), self.port()).await?;
+        local.run("select pg_reload_conf()").await
     }
 
     fn signal_all(&self, what: Signal) -> Result<()> {

@@ -50,6 +50,12 @@ impl Daemon {
         Ok(())
     }
 
+    /// It has ended with its host; nobody asks how.
+    pub fn take_in(&mut self) -> Result<()> {
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Sends a signal.
     pub fn signal(&self, what: Signal) -> Result<()> {
         signal(self.pid()?, what)

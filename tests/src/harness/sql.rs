@@ -1,7 +1,9 @@
 //! Sessions with one node, as its superuser.
 
 use anyhow::{Context as _, Result};
+use std::net::SocketAddr;
 use std::ops::Deref;
+use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
@@ -17,25 +19,35 @@ pub struct Sql {
     task: JoinHandle<()>,
 }
 
-/// How to log in to a node on loopback.
-pub fn config(ports: &[u16]) -> Config {
+/// How to log in to the first of these that can be reached.
+pub fn config(addresses: &[SocketAddr]) -> Config {
     let mut config = Config::new();
     config.user("postgres").dbname("postgres").connect_timeout(CONNECT_LIMIT);
     config.application_name("pgtandem-test");
-    for port in ports {
-        config.host("127.0.0.1").port(*port);
+    for address in addresses {
+        config.host(address.ip().to_string()).port(address.port());
     }
     config
 }
 
 impl Sql {
-    /// Connects to the server on a port.
-    pub async fn connect(port: u16) -> Result<Self> {
-        let config = config(&[port]);
+    /// Connects to a server.
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        Self::connect_with(&config(&[address]), &address.to_string()).await
+    }
+
+    /// Connects through a socket in a directory.
+    pub async fn connect_locally(directory: &Path, port: u16) -> Result<Self> {
+        let mut config = config(&[]);
+        config.host_path(directory).port(port);
+        Self::connect_with(&config, &directory.display().to_string()).await
+    }
+
+    async fn connect_with(config: &Config, place: &str) -> Result<Self> {
         let connected = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
         let (client, connection) = connected
-            .with_context(|| format!("no answer from port {port}"))?
-            .with_context(|| format!("cannot connect to port {port}"))?;
+            .with_context(|| format!("no answer from {place}"))?
+            .with_context(|| format!("cannot connect to {place}"))?;
         // Whatever ends the connection is told to whoever asks next.
         let task = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { client, task })

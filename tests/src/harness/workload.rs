@@ -9,10 +9,12 @@ mod writer;
 use super::history::{Attempt, History};
 use super::sql::Sql;
 use super::wait::{DEADLINE, eventually};
+use crate::network::Host;
 use anyhow::{Context as _, Result};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use writer::Writer;
 
@@ -32,23 +34,42 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Makes the table on the primary and starts a writer on each port and one on all of them.
-    pub async fn start(primary: u16, ports: &[u16]) -> Result<Self> {
+    /// Makes the table on the primary and starts a writer to each node and one to all of them.
+    pub async fn start(primary: SocketAddr, nodes: &[SocketAddr]) -> Result<Self> {
         Sql::connect(primary).await?.run(TABLE).await.context("cannot make the table")?;
         let (stop, _) = watch::channel(false);
         let mut workload = Self { ledger: Ledger::default(), stop, writers: JoinSet::new() };
-        let targets = ports.iter().map(|port| vec![*port]).chain([ports.to_vec()]);
-        for (number, ports) in (1..).zip(targets) {
-            workload.start_writer(number, &ports);
+        let targets = nodes.iter().map(|node| vec![*node]).chain([nodes.to_vec()]);
+        for (number, nodes) in (1..).zip(targets) {
+            workload.start_writer(number, &nodes);
         }
         workload.goes_on().await?;
         Ok(workload)
     }
 
-    fn start_writer(&mut self, number: i32, ports: &[u16]) {
-        let writer = Writer::new(number, ports, Arc::clone(&self.ledger));
+    fn start_writer(&mut self, number: i32, nodes: &[SocketAddr]) {
+        self.writers.spawn(self.writer(number, nodes));
+    }
+
+    /// Starts a writer on a host of its own, which may be cut off together with the node that it writes to.
+    pub fn start_writer_on(&mut self, host: &Host, node: SocketAddr) -> Result<()> {
+        // Its end is awaited like that of the others.
+        let (done, ended) = oneshot::channel();
+        let number = i32::try_from(self.writers.len())? + 1;
+        let writer = self.writer(number, &[node]);
+        host.spawn(async move {
+            writer.await;
+            // Nobody waits where the workload was dropped.
+            drop(done.send(()));
+        })?;
+        self.writers.spawn(async move { drop(ended.await) });
+        Ok(())
+    }
+
+    fn writer(&self, number: i32, nodes: &[SocketAddr]) -> impl Future<Output = ()> + 'static {
+        let writer = Writer::new(number, nodes, Arc::clone(&self.ledger));
         let mut stop = self.stop.subscribe();
-        self.writers.spawn(async move {
+        async move {
             tokio::select! {
                 () = writer.run(stop.clone()) => {}
                 // A writer whose attempt hangs is left behind after a while.
@@ -58,7 +79,7 @@ impl Workload {
                     tokio::time::sleep(writer::ATTEMPT_LIMIT).await;
                 } => {}
             }
-        });
+        }
     }
 
     /// Waits until a write that begins from now on is acknowledged.

@@ -9,6 +9,7 @@ mod catching_up;
 mod demo;
 mod drops;
 mod elections;
+mod hosts;
 mod judgement;
 mod kills;
 mod maintenance;

@@ -3,6 +3,7 @@
 use super::Ledger;
 use crate::harness::history::{Attempt, Outcome, Reign};
 use crate::harness::sql::config;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,11 +45,11 @@ struct Session {
 }
 
 impl Writer {
-    /// A writer to one port, or by a list of ports to the one that takes writes.
-    pub(super) fn new(number: i32, ports: &[u16], ledger: Ledger) -> Self {
-        let mut config = config(ports);
+    /// A writer to one node, or by a list of nodes to the one that takes writes.
+    pub(super) fn new(number: i32, nodes: &[SocketAddr], ledger: Ledger) -> Self {
+        let mut config = config(nodes);
         config.connect_timeout(Duration::from_secs(1));
-        if ports.len() > 1 {
+        if nodes.len() > 1 {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         Self { number, config, ledger }
