@@ -36,6 +36,9 @@ impl Space {
             .args(["--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child=KILL"])
             .args(["sh", "-c", HOLDER])
             .stdin(Stdio::piped())
+            // What it says at the end, it says when nobody listens any more.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .context("cannot run unshare")?;
         let line = maker.stdin.take().context("unshare has no standard input")?;
