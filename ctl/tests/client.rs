@@ -45,6 +45,8 @@ fn report() -> Report {
         streaming: false,
         failed: None,
         leaving: false,
+        room: Vec::new(),
+        silent_ms: 0,
         step: None,
         warnings: Vec::new(),
         keeper_version: "0".to_owned(),

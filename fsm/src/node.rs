@@ -5,6 +5,7 @@ pub mod plan;
 pub mod primary;
 pub mod standby;
 pub mod view;
+pub mod vitals;
 
 pub use plan::{Plan, Step, plan};
 pub use view::{Data, File, LocalView, Process, Server, Sync, Upstream};

@@ -117,6 +117,8 @@ fn report(peer: &Peer) -> Report {
         streaming: false,
         failed: None,
         leaving: false,
+        room: Vec::new(),
+        silent_ms: 0,
         step: None,
         warnings: Vec::new(),
         keeper_version: String::new(),

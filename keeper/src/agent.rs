@@ -13,6 +13,7 @@ use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
+use postgres::storage::Room;
 use shared::goal::Goal;
 use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
 use shared::spec::Spec;
@@ -63,6 +64,8 @@ pub struct Agent {
     pub outgoing: watch::Sender<Option<Report>>,
     /// The right to serve.
     pub right: Right,
+    /// The room on its disks.
+    pub room: watch::Receiver<Vec<Room>>,
     /// From the signal handler.
     pub ending: watch::Receiver<Ending>,
     /// Why the last step failed.
@@ -286,7 +289,9 @@ impl Agent {
             replicas,
             streaming: look.view.server.as_ref().is_some_and(|server| server.streaming),
             failed: self.failed(look),
+            silent_ms: 0,
             leaving: self.leaving_since.is_some(),
+            room: self.room.borrow().iter().map(room).collect(),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -438,6 +443,11 @@ impl Agent {
             () = ended => {}
         }
     }
+}
+
+fn room(room: &Room) -> shared::report::Room {
+    let path = room.path.display().to_string();
+    shared::report::Room { path, free: room.free, total: room.total }
 }
 
 fn data(data: &fsm::node::Data) -> Data {

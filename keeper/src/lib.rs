@@ -15,3 +15,4 @@ pub mod state;
 pub mod steps;
 pub mod trace;
 pub mod upstream;
+pub mod vitals;

@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::guard::Right;
+use crate::vitals::Health;
 use ctl::client::{Client, ClientError, parse_monitor_urls};
 use fsm::Millis;
 use futures::StreamExt as _;
@@ -45,6 +46,8 @@ pub struct Link {
     pub keeper: String,
     /// What to report; a change that is news is signalled.
     pub outgoing: watch::Receiver<Option<Report>>,
+    /// Whether Postgres answers: the agent may be in no state to say.
+    pub health: watch::Receiver<Health>,
     /// What was heard.
     pub heard: watch::Sender<Heard>,
     /// Where leases go.
@@ -59,6 +62,12 @@ impl Link {
         loop {
             let news = tokio::select! {
                 changed = self.outgoing.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    true
+                }
+                changed = self.health.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -79,6 +88,9 @@ impl Link {
                 };
                 seq += 1;
                 report.seq = seq;
+                let health = self.health.borrow_and_update().clone();
+                report.failed = report.failed.or(health.ailment);
+                report.silent_ms = health.silent_since.map_or(0, |at| clock::now().since(at));
                 report.keeper.clone_from(&self.keeper);
                 report.nonce = rand::random();
                 report.revision =

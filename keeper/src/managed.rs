@@ -33,6 +33,9 @@ const FIXED: &[(&str, &str)] = &[
     // Crash recovery syncs the whole data directory first: by one call, not one for each file, which
     // takes longer than all the rest of it.
     ("recovery_init_sync_method", "syncfs"),
+    // A crash of one process is for the keeper to count and to mend: a server that starts itself again
+    // and again would look as if it were starting for the first time.
+    ("restart_after_crash", "off"),
     // A rewind needs the log back to the checkpoint before the fork; it also copies all that its
     // source keeps, so more would make it slow.
     ("wal_keep_size", "64MB"),
@@ -142,6 +145,8 @@ pub fn hba_rules(hba: Hba, members: &[Member]) -> Vec<String> {
         format!("local all {KEEPER} scram-sha-256"),
         format!("host all {KEEPER} all reject"),
         format!("local all {MONITOR} scram-sha-256"),
+        // The monitor may come from anywhere; the role may look at statistics and nothing else.
+        format!("host postgres {MONITOR} all scram-sha-256"),
     ];
     let mut seen = Vec::new();
     for address in addresses {

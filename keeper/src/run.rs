@@ -10,6 +10,7 @@ use keeper::node::Node;
 use keeper::rest::{self, Rest};
 use keeper::state::{State, Store};
 use keeper::trace::Trace;
+use keeper::vitals::{Health, Watch};
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
@@ -279,6 +280,16 @@ async fn supervise(
     let outgoing = watch::Sender::new(None);
     let ending = watch::Sender::new(Ending::No);
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
+    let (health, room) = (watch::Sender::new(Health::default()), watch::Sender::new(Vec::new()));
+    let vitals = Watch {
+        instance: node.instance.clone(),
+        target: node.target(),
+        postmaster: node.postmaster.subscribe(),
+        heard: heard.subscribe(),
+        health: health.clone(),
+        room: room.clone(),
+    };
+    tokio::spawn(vitals.run());
     let rest = Rest {
         id: node.id,
         name: node.config.name.to_string(),
@@ -297,6 +308,7 @@ async fn supervise(
         heard: heard.subscribe(),
         outgoing: outgoing.clone(),
         right: right.clone(),
+        room: room.subscribe(),
         ending: ending.subscribe(),
         trouble: None,
         since: (String::new(), fsm::Millis(0)),
@@ -308,6 +320,7 @@ async fn supervise(
         identity,
         keeper: format!("{:016x}", rand::random::<u64>()),
         outgoing: outgoing.subscribe(),
+        health: health.subscribe(),
         heard,
         right,
     };

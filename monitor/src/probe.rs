@@ -7,17 +7,18 @@ use fsm::Millis;
 use fsm::group::detector::{Verdict, verdict};
 use fsm::group::view::Probe;
 use fsm::group::{Record, View};
+use postgres::session::{Session, SessionError, Target};
 use serde::Deserialize;
 use shared::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// PostgreSQL's `SSLRequest`: answered with one byte by every server before any authentication.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// The role that looks at a Postgres over the network.
+const ROLE: &str = "pgtandem_monitor";
+/// The database that every cluster has.
+const DATABASE: &str = "postgres";
 /// Between the rounds of the first moments.
 const FIRST_ROUNDS_MS: u64 = 40;
 /// The shortest time a probe may take: a busy host needs this.
@@ -86,6 +87,8 @@ struct PeerView {
 /// The probes of a group: one round at a time per node.
 pub struct Prober {
     commands: mpsc::Sender<Command>,
+    /// Of [`ROLE`].
+    password: String,
     /// `None`: reqwest could not be set up, so that every keeper stays unknown, which kills nobody.
     client: Option<reqwest::Client>,
     rounds: BTreeMap<NodeId, Round>,
@@ -97,10 +100,10 @@ struct Round {
 }
 
 /// Where to look for a node, and whom to ask about it.
-struct Target {
+struct Suspect {
     node: NodeId,
     rest: String,
-    postgres: (String, u16),
+    postgres: Target,
     peers: Vec<(NodeId, String)>,
     limit: Duration,
 }
@@ -112,14 +115,14 @@ impl std::fmt::Debug for Prober {
 }
 
 impl Prober {
-    /// Findings go to these commands.
-    pub fn new(commands: mpsc::Sender<Command>) -> Self {
+    /// Findings go to these commands; the password is that of the monitor's role in the nodes.
+    pub fn new(commands: mpsc::Sender<Command>, password: String) -> Self {
         // Each probe is a connection of its own: an old one says nothing about the present.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
         if let Err(error) = &client {
             tracing::error!("keepers cannot be probed: {error}");
         }
-        Self { commands, client: client.ok(), rounds: BTreeMap::new() }
+        Self { commands, password, client: client.ok(), rounds: BTreeMap::new() }
     }
 
     /// Begins a round for a node unless one is under way or was just made; the peers that are asked.
@@ -154,15 +157,15 @@ impl Prober {
             .map(|(peer, node)| (*peer, node.rest.clone()))
             .collect();
         let asked = peers.iter().map(|(peer, _)| *peer).collect();
-        let target = Target {
+        let suspect = Suspect {
             node: id,
             rest: node.rest.clone(),
-            postgres: (node.host.clone(), node.port),
+            postgres: Target::tcp(&node.host, node.port, ROLE, DATABASE).password(&self.password),
             peers,
             limit: (timers.node_timeout() / 3).max(SHORTEST_PROBE),
         };
         self.rounds.insert(id, Round { began: now, under_way: true });
-        drop(tokio::spawn(round(client, target, self.commands.clone())));
+        drop(tokio::spawn(round(client, suspect, self.commands.clone())));
         Some(asked)
     }
 
@@ -175,7 +178,7 @@ impl Prober {
 }
 
 /// One round: everything at the same time, each result sent as soon as it is there.
-async fn round(client: reqwest::Client, target: Target, commands: mpsc::Sender<Command>) {
+async fn round(client: reqwest::Client, target: Suspect, commands: mpsc::Sender<Command>) {
     let node = target.node;
     let began = clock::millis();
     let send = |finding| {
@@ -235,18 +238,14 @@ async fn ask_peer(client: &reqwest::Client, rest: &str, node: NodeId, limit: Dur
     }
 }
 
-async fn probe_postgres((host, port): &(String, u16), limit: Duration) -> Reached {
-    let dialogue = async {
-        let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.write_all(&SSL_REQUEST).await?;
-        let mut answer = [0];
-        stream.read_exact(&mut answer).await?;
-        Ok::<_, io::Error>(answer)
-    };
-    match tokio::time::timeout(limit, dialogue).await {
-        Ok(Ok([b'N' | b'S' | b'E'])) => Reached::Answered,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Reached::Refused,
-        Ok(Ok(_) | Err(_)) | Err(_) => Reached::Silent,
+/// A login and a question. Where the monitor may not log in, or the server cannot take it in now, that it
+/// says so is the answer.
+async fn probe_postgres(target: &Target, limit: Duration) -> Reached {
+    match Session::connect(target, limit).await {
+        Ok(_) => Reached::Answered,
+        Err(SessionError::Refused { .. }) => Reached::Refused,
+        Err(error) if error.code().is_some() => Reached::Answered,
+        Err(_) => Reached::Silent,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod programs;
 pub mod rewind;
 pub mod run;
 pub mod session;
+pub mod storage;
 pub mod timelines;
 pub mod transfer;
 pub mod waldump;

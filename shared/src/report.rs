@@ -40,8 +40,14 @@ pub struct Report {
     pub streaming: bool,
     /// Why Postgres cannot be run here, once the restart budget is spent.
     pub failed: Option<String>,
+    /// For how long Postgres, or its storage, has been asked and has given no answer; 0: it answers.
+    #[serde(default)]
+    pub silent_ms: u64,
     /// The keeper has been asked to stop: hand over, or leave the sync set.
     pub leaving: bool,
+    /// The room in each file system that Postgres writes to.
+    #[serde(default)]
+    pub room: Vec<Room>,
     /// The step under way.
     pub step: Option<StepView>,
     /// Things a person should know, one sentence each.
@@ -133,6 +139,33 @@ pub struct PostgresView {
     pub replayed: Option<Lsn>,
     /// The live `synchronous_standby_names`.
     pub synchronous_standby_names: Option<String>,
+}
+
+/// The room in a file system.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Room {
+    /// A directory in it.
+    pub path: String,
+    /// What PostgreSQL may still take, in bytes.
+    pub free: u64,
+    /// Its size, in bytes.
+    pub total: u64,
+}
+
+/// Below this, four WAL segments of the default size, nobody is made a primary who need not be.
+const ROOM_TO_SERVE: u64 = 64 << 20;
+
+impl Room {
+    /// Whether there is enough to take writes for a while.
+    pub fn suffices(&self) -> bool {
+        self.free >= ROOM_TO_SERVE
+    }
+}
+
+impl std::fmt::Display for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} MB of {} MB free", self.free >> 20, self.total >> 20)
+    }
 }
 
 /// A row of pg_stat_replication that belongs to a member.

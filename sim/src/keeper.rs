@@ -443,6 +443,8 @@ impl Machine {
             streaming: self.view.server.as_ref().is_some_and(|server| server.streaming),
             failed: self.failed(keeper, now),
             leaving: keeper.leaving_since.is_some(),
+            room: Vec::new(),
+            silent_ms: 0,
             step: None,
             warnings: Vec::new(),
             keeper_version: String::new(),

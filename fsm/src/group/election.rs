@@ -96,8 +96,23 @@ pub fn could_replace_primary(record: &Record, view: &View, now: Now) -> bool {
         .filter(takes_part)
         .filter_map(|id| Some((id, last_position(record, view, id)?)))
         .collect();
-    let candidate = alive.keys().any(|id| is_eligible(record, view, *id, None));
+    // The next one would fail for the same reason: the role would go round and round.
+    let no_use = |id| is_short_of_room(record, view, now) && lacks_room(view, id);
+    let candidate = alive.keys().any(|id| is_eligible(record, view, *id, None) && !no_use(*id));
     candidate && covers(&record.specs, &alive)
+}
+
+/// Whether the disks of a node that reports are full.
+pub(crate) fn lacks_room(view: &View, id: NodeId) -> bool {
+    view.report(id).is_some_and(|report| report.room.iter().any(|room| !room.suffices()))
+}
+
+/// Whether the primary, though alive, has no room to write.
+pub(crate) fn is_short_of_room(record: &Record, view: &View, now: Now) -> bool {
+    record.primary.is_some_and(|id| {
+        let dead = verdict(view, id, &record.settings.timers(), now.mono).is_dead();
+        !dead && lacks_room(view, id)
+    })
 }
 
 /// The position to expect of a node before it is sealed: that of its log, by its last report.
@@ -229,8 +244,9 @@ fn outstanding(
         .collect()
 }
 
-/// The eligible witnesses: the preferred one, then by priority, position, and chance; a primary that is
-/// to be replaced comes last, and after it a node that is being dropped: where nobody else can, it stays.
+/// The eligible witnesses: the preferred one, then by priority, position, and chance. After those come
+/// whoever has a full disk, then a primary that is to be replaced, and last a node that is being
+/// dropped: where nobody else can, it stays.
 fn rank(
     record: &Record,
     view: &View,
@@ -255,7 +271,7 @@ fn rank(
     ranked.sort_by_key(|(id, position)| {
         let preferred = election.preferred == Some(*id);
         let stays = !(election.planned && record.primary == Some(*id));
-        let wanted = (preferred, remains(id), stays);
+        let wanted = (preferred, remains(id), stays, !lacks_room(view, *id));
         std::cmp::Reverse((wanted, priority(id), *position, begun(id), chance(id)))
     });
     ranked

@@ -217,8 +217,24 @@ fn why_nobody(record: &Record, view: &View, primary: NodeId, now: Now) -> Blocke
         })
         .collect();
     let missing = election::missing(record, &alive);
+    if missing.is_empty() && election::is_short_of_room(record, view, now) {
+        let full = |id: &NodeId| election::lacks_room(view, *id);
+        let nodes: BTreeSet<_> = record.nodes.keys().copied().filter(full).collect();
+        let text = format!(
+            "{} have too little room on their disks ({}): free some, and the primary goes on by itself",
+            record.names_of(&nodes),
+            nodes.iter().filter_map(|id| room(record, view, *id)).collect::<Vec<_>>().join(", ")
+        );
+        return blocker(record, "disk_full", &nodes, text);
+    }
     if missing.is_empty() {
         return explain_waiting(record, &Waiting::Candidate);
     }
     explain_waiting(record, &Waiting::Witnesses(missing))
+}
+
+/// What is left on the fullest disk of a node.
+fn room(record: &Record, view: &View, id: NodeId) -> Option<String> {
+    let room = view.report(id)?.room.iter().min_by_key(|room| room.free)?;
+    Some(format!("{}: {} in {}", record.name_of(id), room, room.path))
 }

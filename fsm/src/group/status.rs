@@ -45,7 +45,8 @@ pub fn is_writable(record: &Record, view: &View, now: Now) -> bool {
     let timers = record.settings.timers();
     let alive = verdict(view, primary, &timers, now.mono) == Verdict::Good;
     let running = view.report(primary).is_some_and(|report| {
-        report.postgres.running && report.postgres.in_recovery == Some(false)
+        let primary = report.postgres.in_recovery == Some(false);
+        report.postgres.running && primary && report.failed.is_none()
     });
     let spec = record.newest_spec().filter(|_| record.is_sync_settled());
     let held = spec.is_some_and(|spec| {
@@ -183,6 +184,9 @@ fn node_warnings(report: &Report, verdict: &Verdict) -> Vec<String> {
     let mut warnings = report.warnings.clone();
     if let Some(failed) = &report.failed {
         warnings.push(failed.clone());
+    }
+    for room in report.room.iter().filter(|room| !room.suffices()) {
+        warnings.push(format!("{} is full: {room}", room.path));
     }
     if let Verdict::Dead(why) = verdict {
         warnings.push(why.clone());

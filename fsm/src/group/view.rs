@@ -1,6 +1,7 @@
 //! What the monitor sees of the nodes: volatile, lost with the process, never a reason for anything
 //! that must be durable.
 
+use super::course::Course;
 use crate::Millis;
 use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
@@ -21,6 +22,9 @@ pub struct View {
     pub unlimited_lease: bool,
     /// What is seen of each node.
     pub nodes: BTreeMap<NodeId, Evidence>,
+    /// How a change of the primary goes.
+    #[serde(default)]
+    pub course: Course,
 }
 
 /// What is seen of a node.
@@ -81,6 +85,7 @@ impl View {
             leases_end: now.plus(lease_ms),
             unlimited_lease: false,
             nodes: BTreeMap::new(),
+            course: Course::default(),
         }
     }
 

@@ -257,6 +257,6 @@ pub fn is_failed(
 
 /// Whether Postgres has gone down by itself too often of late, however long each start took.
 pub fn is_broken(crashes: &[Millis], now: Millis, budget_ms: u64) -> bool {
-    let window = budget_ms.saturating_mul(30).max(10_000);
+    let window = budget_ms.saturating_mul(100).max(30_000);
     crashes.iter().filter(|at| now.since(**at) <= window).count() > RESTARTS
 }

@@ -80,7 +80,7 @@ impl Group {
             view: View::starting(now, record.settings.timers().lease_ms),
             context: Arc::clone(&context),
             answers: Answers::new(),
-            prober: Prober::new(sender.clone()),
+            prober: Prober::new(sender.clone(), context.passwords.monitor.clone()),
             feed: Arc::clone(&feed),
             watched: publish,
             work: Work::new(),

@@ -250,6 +250,8 @@ fn report() -> Report {
         streaming: false,
         failed: None,
         leaving: false,
+        room: Vec::new(),
+        silent_ms: 0,
         step: None,
         warnings: Vec::new(),
         keeper_version: "test".to_owned(),

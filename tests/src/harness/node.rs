@@ -3,7 +3,7 @@
 use super::binaries;
 use super::place::Place;
 use super::ports::Port;
-use super::process::{Daemon, TRACE, command, is_alive, signal, working_in};
+use super::process::{Daemon, TRACE, command, is_alive, servers_in, signal, working_in};
 use super::sandbox::Sandbox;
 use super::sql::Sql;
 use crate::network::Host;
@@ -221,6 +221,22 @@ impl Node {
         self.signal_all(Signal::CONT)
     }
 
+    /// Freezes its postmaster alone: sessions go on, new ones get no answer.
+    pub fn freeze_postmaster(&self) -> Result<()> {
+        signal(self.postmaster()?, Signal::STOP)
+    }
+
+    /// Freezes all of its Postgres, and nothing else.
+    pub fn freeze_postgres(&self) -> Result<()> {
+        self.freeze_postmaster()?;
+        self.signal_postgres(Signal::STOP)
+    }
+
+    /// Lets a frozen Postgres go on, where it has not been killed meanwhile.
+    pub fn thaw_postgres(&self) -> Result<()> {
+        self.signal_postgres(Signal::CONT)
+    }
+
     /// The running postmaster.
     pub fn postmaster(&self) -> Result<i32> {
         let path = self.pgdata().join("postmaster.pid");
@@ -260,6 +276,14 @@ impl Node {
         }
         let local = Sql::connect_locally(&self.socket_dir(), self.port()).await?;
         local.run("select pg_reload_conf()").await
+    }
+
+    fn signal_postgres(&self, what: Signal) -> Result<()> {
+        for pid in servers_in(&self.pgdata()) {
+            // One that ended meanwhile is no trouble.
+            drop(signal(pid, what));
+        }
+        Ok(())
     }
 
     fn signal_all(&self, what: Signal) -> Result<()> {

@@ -123,6 +123,12 @@ fn works_in(proc: &Path, dir: &Path) -> bool {
     })
 }
 
+/// The server processes among those that work in a directory.
+pub fn servers_in(dir: &Path) -> Vec<i32> {
+    let is_postgres = |pid: &i32| name_of(&PathBuf::from(format!("/proc/{pid}"))) == "postgres";
+    working_in(dir).into_iter().filter(is_postgres).collect()
+}
+
 /// Whether a process exists and has not ended (a zombie has).
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).unwrap_or_default();

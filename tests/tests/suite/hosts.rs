@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use shared::api::Status;
 use std::sync::Arc;
-use std::time::Instant;
 use tests::harness::{Cluster, Node};
 use tests::network::{Host, Network};
 
@@ -15,11 +14,13 @@ struct Site {
 
 impl Site {
     async fn start(network: &Network) -> Result<Self> {
-        let hosts = ["monitor", "node1", "node2", "node3"].map(|name| network.host(name));
-        let hosts = hosts.into_iter().collect::<Result<Vec<_>>>()?;
-        let mut builder = Cluster::builder().monitor_on(&hosts[0]);
-        for host in &hosts[1..] {
-            builder = builder.on(host);
+        let monitor = network.host("monitor")?;
+        let mut builder = Cluster::builder().monitor_on(&monitor);
+        let mut hosts = vec![monitor];
+        for name in ["node1", "node2", "node3"] {
+            let host = network.host(name)?;
+            builder = builder.on(&host);
+            hosts.push(host);
         }
         Ok(Self { cluster: builder.start().await?, hosts })
     }
@@ -56,7 +57,6 @@ fn the_primary_is_cut_off() -> Result<()> {
         let host = host_of(old)?;
         let mut workload = cluster.workload().await?;
         workload.start_writer_on(host, old.address())?;
-        let since = Instant::now();
         site.isolate(&network, host)?;
         let another = |status: &Status| {
             status.writable
@@ -64,7 +64,6 @@ fn the_primary_is_cut_off() -> Result<()> {
         };
         cluster.wait_until("another primary", another).await?;
         workload.goes_on().await?;
-        println!("outage {:?}", workload.so_far().outage_since(since));
         site.join(&network, host)?;
         cluster.settled().await?;
         workload.goes_on().await?;
@@ -80,12 +79,10 @@ fn the_primary_is_powered_off() -> Result<()> {
         let Site { cluster, hosts } = Site::start(&network).await?;
         let workload = cluster.workload().await?;
         let old = cluster.primary().await?;
-        let since = Instant::now();
         old.power_off()?;
         let status = cluster.settled().await?;
         ensure!(status.primary.is_some_and(|name| name.as_str() != old.name()));
         workload.goes_on().await?;
-        println!("outage {:?}", workload.so_far().outage_since(since));
         old.power_on()?;
         old.start_keeper()?;
         cluster.settled().await?;

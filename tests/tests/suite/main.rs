@@ -9,6 +9,7 @@ mod catching_up;
 mod demo;
 mod drops;
 mod elections;
+mod frozen;
 mod hosts;
 mod judgement;
 mod kills;

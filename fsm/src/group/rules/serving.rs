@@ -141,13 +141,21 @@ pub(super) fn sync_confirmed(context: &Context<'_>) -> Option<Change> {
     } else {
         format!("commits now wait for {}", record.describe_spec(newest))
     };
+    let stages = context.view.stages(context.now.mono);
+    let (reason, evidence) = match stages {
+        Some(stages) => (format!("{reason}; {stages}"), json!({ "stages_ms": stages })),
+        None => (reason, json!({})),
+    };
     let before = record
         .specs
         .iter()
         .find(|spec| Some(spec.generation) == record.confirmed)
         .map_or_else(|| "none".to_owned(), |spec| record.describe_spec(spec));
-    let note =
-        context.note("sync", reason).about(primary).change(before, record.describe_spec(newest));
+    let note = context
+        .note("sync", reason)
+        .about(primary)
+        .change(before, record.describe_spec(newest))
+        .evidence(evidence);
     Some(Change { next, notes: vec![note] })
 }
 
