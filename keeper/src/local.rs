@@ -16,7 +16,10 @@ use postgres::timelines;
 use shared::history::History;
 use shared::ids::TimelineId;
 use shared::report::{PostgresView, Replica};
+use std::time::Duration;
 
+/// How long a look waits for Postgres; what is said later is asked for again.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// Longer than any window in which crashes are counted.
 const CRASHES_KEPT_MS: u64 = 600_000;
 
@@ -56,14 +59,20 @@ impl Node {
         }
         // One that is starting says so itself; asking it would only fill its log.
         if process == Process::Running {
-            match self.ask(&mut postgres, &mut walsenders).await {
-                Ok(answer) => {
+            let asked = self.ask(&mut postgres, &mut walsenders);
+            match tokio::time::timeout(LOOK_LIMIT, asked).await {
+                Ok(Ok(answer)) => {
                     server = Some(answer);
                     self.down_since = None;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::debug!("postgres does not answer: {error}");
                     self.session = None;
+                }
+                // It may be about to be stopped: what the monitor wants comes before what it says.
+                Err(_) => {
+                    tracing::debug!("postgres does not answer in time");
+                    (postgres.running, self.session) = (false, None);
                 }
             }
         }

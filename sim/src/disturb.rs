@@ -33,6 +33,8 @@ pub enum Disturbance {
     Recover,
     /// Postgres ends and does not start again.
     FillDisk,
+    /// A Postgres gives no answer.
+    FreezePostgres,
     /// A keeper stands still.
     FreezeKeeper,
     /// A host stands still.
@@ -93,6 +95,7 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::LoseDisk),
     (3, Disturbance::Recover),
     (3, Disturbance::FillDisk),
+    (1, Disturbance::FreezePostgres),
     (1, Disturbance::FreezeKeeper),
     (1, Disturbance::FreezeHost),
     (1, Disturbance::FreezeMonitor),
@@ -188,6 +191,7 @@ impl World {
             Disturbance::LoseDisk => self.lose_disk(id),
             Disturbance::Recover => self.recover(),
             Disturbance::FillDisk => self.fill_disk(id),
+            Disturbance::FreezePostgres => self.freeze(id, Frozen::Postgres),
             Disturbance::FreezeKeeper => self.freeze(id, Frozen::Keeper),
             Disturbance::FreezeHost => self.freeze(id, Frozen::Host),
             Disturbance::FreezeMonitor => self.freeze_monitor(),
@@ -266,6 +270,7 @@ impl World {
             | Disturbance::LoseDisk
             | Disturbance::Recover
             | Disturbance::FillDisk
+            | Disturbance::FreezePostgres
             | Disturbance::FreezeKeeper
             | Disturbance::FreezeHost
             | Disturbance::FreezeMonitor

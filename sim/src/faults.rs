@@ -63,7 +63,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(id) else { return };
         machine.keeper = None;
         machine.job = None;
-        if machine.frozen == Frozen::Keeper {
+        if matches!(machine.frozen, Frozen::Keeper | Frozen::Postgres) {
             machine.frozen = Frozen::No;
         }
         if let Some(before) = machine.persisted_before.take().filter(|_| forgets) {
@@ -140,12 +140,20 @@ impl World {
 
     /// A keeper, or a whole host, stands still.
     pub(crate) fn freeze(&mut self, id: NodeId, what: Frozen) {
+        let now = self.now;
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.up && m.frozen == Frozen::No)
         else {
             return;
         };
+        let now = machine.time(now);
+        if what == Frozen::Postgres && !machine.is_ready() {
+            return;
+        }
         if what == Frozen::Host || machine.keeper.is_some() {
             machine.frozen = what;
+            if let Some(keeper) = &mut machine.keeper {
+                keeper.silent_since = (what == Frozen::Postgres).then_some(now);
+            }
             self.say(|| format!("node {id}: {what:?} stands still"));
         }
     }

@@ -1,12 +1,13 @@
 //! A keeper's turn: take the newest assignment, look, plan, report, act. The plan is the real one.
 
-use crate::machine::{Job, Keeper, Machine, ServerMemory};
+use crate::machine::{Frozen, Job, Keeper, Machine, ServerMemory};
 use crate::node::{apply, begin_copy, finish_copy};
 use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{Lack, Persisted, is_failed};
+use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
@@ -25,6 +26,9 @@ impl World {
     /// One turn of a node's keeper; says what it found to do.
     pub fn keeper_turn(&mut self, id: NodeId) -> Option<Next> {
         let mutation = self.mutation;
+        if self.machines.get(id).is_some_and(|machine| machine.frozen == Frozen::Postgres) {
+            self.repeat_report(id);
+        }
         let machine = self.machines.get_mut(id).filter(|machine| machine.is_kept())?;
         let now = machine.time(self.now);
         if let Some(line) = machine.take_assignment(self.mutation) {
@@ -296,6 +300,16 @@ impl World {
         });
     }
 
+    /// The agent waits for an answer of Postgres; the link sends what the agent last said.
+    fn repeat_report(&mut self, id: NodeId) {
+        let mutation = self.mutation;
+        let Some(machine) = self.machines.get(id).filter(|machine| machine.is_guarded()) else {
+            return;
+        };
+        let plan = planned(machine, mutation);
+        self.send_report(id, &plan);
+    }
+
     fn send_report(&mut self, id: NodeId, plan: &Plan) {
         let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
@@ -480,6 +494,11 @@ impl Machine {
         let persisted = self.persisted.as_ref()?;
         if let Some(why) = cannot_serve(&self.view, persisted) {
             return Some(why.to_owned());
+        }
+        if let Some(since) = keeper.silent_since.filter(|_| self.frozen == Frozen::Postgres) {
+            let mut vitals = Vitals::default();
+            vitals.postgres.ask(Millis(since));
+            return vitals.ailment(Millis(now), persisted.assignment.timers.node_timeout_ms);
         }
         let budget = persisted.assignment.timers.restart_budget_ms;
         let failed =

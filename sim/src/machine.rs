@@ -94,6 +94,9 @@ pub enum Frozen {
     /// Nothing.
     #[default]
     No,
+    /// The postmaster (SIGSTOP), or the disk: the keeper's agent waits for an answer, while its link
+    /// and its guard go on, and so do old sessions.
+    Postgres,
     /// The keeper (SIGSTOP).
     Keeper,
     /// The whole host (a paused virtual machine).
@@ -156,6 +159,8 @@ pub struct Keeper {
     pub tenure: Tenure,
     /// Since when the signs of a seal are waited for.
     pub sealing_since: Option<u64>,
+    /// Since when Postgres gives no answer.
+    pub silent_since: Option<u64>,
     /// When Postgres went down by itself.
     pub down_since: Option<Millis>,
     /// Since when it has been asked to stop.
@@ -303,6 +308,7 @@ impl Machine {
             heard: None,
             tenure,
             sealing_since: None,
+            silent_since: None,
             down_since: None,
             leaving_since: None,
         });
@@ -317,6 +323,12 @@ impl Machine {
 
     /// Postgres is gone: crashed, or stopped by the guard.
     pub fn stop_postgres(&mut self, fast: bool) {
+        if self.frozen == Frozen::Postgres {
+            self.frozen = Frozen::No;
+        }
+        if self.frozen == Frozen::Postgres {
+            self.frozen = Frozen::No;
+        }
         node::stop(&mut self.view, fast);
         self.server = ServerMemory::default();
         self.replay_stuck = false;
@@ -359,6 +371,11 @@ impl Machine {
     /// Whether the host does anything.
     pub fn runs(&self) -> bool {
         self.up && self.frozen != Frozen::Host
+    }
+
+    /// Whether its keeper's link and guard go on.
+    pub fn is_guarded(&self) -> bool {
+        self.up && self.keeper.is_some() && matches!(self.frozen, Frozen::No | Frozen::Postgres)
     }
 
     /// Whether its keeper does anything.

@@ -187,7 +187,7 @@ impl World {
         let timeline = machine.log.timeline();
         let waits = machine.server.waits();
         let over = machine.is_fenced(machine.time(self.now));
-        let unguarded = !machine.is_kept() || machine.claimed || over;
+        let unguarded = !machine.is_guarded() || machine.claimed || over;
         let all = matches!(self.mutation, Mutation::NoLease | Mutation::StartsAlone);
         if !waits && unguarded && self.ledger.has_losses() && !all {
             // Asynchronous, and the keeper cannot act, or has only just been started again and has no

@@ -207,7 +207,7 @@ impl World {
         let alone = self.mutation == Mutation::StartsAlone;
         let over = |machine: &Machine| {
             let heard = machine.keeper.as_ref().is_some_and(|keeper| keeper.heard.is_some());
-            machine.is_kept() && machine.is_fenced(machine.time(self.now)) && (heard || !alone)
+            machine.is_guarded() && machine.is_fenced(machine.time(self.now)) && (heard || !alone)
         };
         let fenced: Vec<_> =
             self.machines.iter().filter(|(_, m)| over(m)).map(|(id, _)| id).collect();
@@ -263,7 +263,8 @@ impl World {
         let waits = match &message {
             Message::Report(..) => self.frozen_since.is_some(),
             Message::Answer { to, .. } => {
-                self.machines.get(*to).is_some_and(|machine| machine.frozen != Frozen::No)
+                let asleep = |frozen| matches!(frozen, Frozen::Keeper | Frozen::Host);
+                self.machines.get(*to).is_some_and(|machine| asleep(machine.frozen))
             }
         };
         if waits {

@@ -1,7 +1,7 @@
 //! What an operator asks for: validated against the record, then a decision or a refusal.
 
 use super::detector::{Verdict, verdict};
-use super::election::{could_replace_primary, has_data, missing};
+use super::election::{could_replace_primary, has_data, lacks_room, missing};
 use super::record::{Decision, LossAccepted, Node, Note, Operation, OperationKind, Phase, Record};
 use super::rules::election::begin;
 use super::rules::upkeep::without;
@@ -215,9 +215,16 @@ impl Request<'_> {
         ))
     }
 
+    /// The primary's row of a standby that streams: by both their words, since a row outlives its peer.
+    fn live_replica(&self, id: NodeId) -> Option<&Replica> {
+        let budget = self.record.settings.timers().stall_timeout_ms;
+        let streams = self.view.report(id).is_some_and(|report| report.streaming);
+        replica(self.record, self.view, id).filter(|row| streams && row.stalled_ms < budget)
+    }
+
     /// The primary's row of a standby that streams and is close enough.
     fn close_replica(&self, id: NodeId) -> Option<&Replica> {
-        let replica = replica(self.record, self.view, id)?;
+        let replica = self.live_replica(id)?;
         let end = self.view.report(self.record.primary?)?.postgres.lsn?;
         // One that has just connected has not answered yet: the old primary waits for it anyway.
         let near = |flushed: Lsn| end.bytes_since(flushed) <= MAX_LAG;
@@ -231,7 +238,9 @@ impl Request<'_> {
             "is being dropped"
         } else if self.is_dead(id) {
             "is dead"
-        } else if replica(self.record, self.view, id).is_none() {
+        } else if lacks_room(self.view, id) {
+            "has too little room on its disk"
+        } else if self.live_replica(id).is_none() {
             "is not streaming from the primary"
         } else if self.close_replica(id).is_none() {
             "is more than 16 MB behind the primary"

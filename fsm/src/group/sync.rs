@@ -31,16 +31,15 @@ pub fn strictest(record: &Record, primary: NodeId, fit: BTreeSet<NodeId>) -> Spe
     let number = record.number_sync_standbys_below(Some(primary));
     let required = if number == 0 { standbys.len().min(1) } else { number };
     if standbys.len() < required {
-        // Writes wait for as many as are demanded: the present members first, then anybody.
+        // Writes wait for as many as are demanded: for whichever of the present members comes back
+        // first; where these are too few, for others as well.
         let members = record.newest_spec().map(|spec| spec.standbys.clone()).unwrap_or_default();
         let eligible = record.quorum_standbys_below(Some(primary));
-        let (first, then): (Vec<_>, Vec<_>) = eligible.partition(|id| members.contains(id));
-        for id in first.into_iter().chain(then) {
-            if standbys.len() >= required {
-                break;
-            }
-            standbys.insert(id);
-        }
+        let (present, others): (Vec<_>, Vec<_>) = eligible.partition(|id| members.contains(id));
+        standbys.extend(present);
+        let lacking = required.saturating_sub(standbys.len());
+        let more = others.into_iter().filter(|id| !standbys.contains(id)).take(lacking);
+        standbys.extend(more.collect::<Vec<_>>());
     }
     Spec {
         generation: record.next_generation,

@@ -1,12 +1,13 @@
 //! What happens to real nodes and not in the other walks, where nothing that is checked depends on it.
 
 use crate::log::Log;
-use crate::machine::Machine;
+use crate::machine::{Frozen, Machine};
 use crate::node::SYSTEM;
 use crate::random::Random;
 use crate::world::World;
 use fsm::node::view::Lack;
 use fsm::node::{Data, File, Process};
+use shared::ids::NodeId;
 
 /// The first node has a cluster that was there before, running or not.
 pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
@@ -30,8 +31,12 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
     let Some(id) = random.pick(&ids) else { return };
     let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
     let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
+    let kind = random.below(10);
+    if kind > 7 {
+        return stop_and_go(world, id);
+    }
     let Some(machine) = world.machines.get_mut(id) else { return };
-    match random.below(8) {
+    match kind {
         // It is frozen, or has no connection left.
         0 => machine.view.server = None,
         // A node has joined or moved; or a new keeper has not looked at the HBA rules yet.
@@ -46,6 +51,15 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
         }
         6 => machine.view.broken ^= machine.view.process != Process::Running,
         _ => take_file(machine, copied),
+    }
+}
+
+/// Postgres gives no answer, and then does: long enough for others to be elected, not for the lease to end.
+fn stop_and_go(world: &mut World, id: NodeId) {
+    match world.machines.get(id).map(|machine| machine.frozen) {
+        Some(Frozen::No) => world.freeze(id, Frozen::Postgres),
+        Some(Frozen::Postgres) => world.thaw(id),
+        Some(Frozen::Keeper | Frozen::Host) | None => {}
     }
 }
 

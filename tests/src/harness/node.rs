@@ -229,12 +229,13 @@ impl Node {
     /// Freezes all of its Postgres, and nothing else.
     pub fn freeze_postgres(&self) -> Result<()> {
         self.freeze_postmaster()?;
-        self.signal_postgres(Signal::STOP)
+        self.signal_postgres(Signal::STOP);
+        Ok(())
     }
 
     /// Lets a frozen Postgres go on, where it has not been killed meanwhile.
-    pub fn thaw_postgres(&self) -> Result<()> {
-        self.signal_postgres(Signal::CONT)
+    pub fn thaw_postgres(&self) {
+        self.signal_postgres(Signal::CONT);
     }
 
     /// The running postmaster.
@@ -278,12 +279,11 @@ impl Node {
         local.run("select pg_reload_conf()").await
     }
 
-    fn signal_postgres(&self, what: Signal) -> Result<()> {
+    fn signal_postgres(&self, what: Signal) {
         for pid in servers_in(&self.pgdata()) {
             // One that ended meanwhile is no trouble.
             drop(signal(pid, what));
         }
-        Ok(())
     }
 
     fn signal_all(&self, what: Signal) -> Result<()> {
