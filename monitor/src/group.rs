@@ -105,6 +105,7 @@ impl Task {
             }
             let now = clock::now();
             self.track_replicas(now.mono);
+            self.view.doubt(&self.timers(), now.mono);
             self.view.follow_course(&self.record, now.mono);
             self.advance(now);
             if self.started {

@@ -104,6 +104,8 @@ impl Monitor {
                 self.record.nodes.keys().copied().filter(|id| *id != primary).collect();
             self.view_mut().track_replicas(primary, &members, Millis(now));
         }
+        let timers = self.record.settings.timers();
+        self.view_mut().doubt(&timers, Millis(now));
         let mut reasons = Vec::new();
         for _ in 0..ROUNDS {
             let Some(decision) = self.step(now, random.draw()) else { return };

@@ -92,6 +92,36 @@ fn undecided(evidence: &Evidence, silence: u64, timers: &Timers) -> Verdict {
     }
 }
 
+impl View {
+    /// Notices that most nodes have fallen silent at once. It is likelier that the monitor has been cut off
+    /// than that they are all gone, so it watches for another node timeout before it judges anybody. To
+    /// be called at every look.
+    pub fn doubt(&mut self, timers: &Timers, now: Millis) {
+        // Whoever has been gone for long was not lost with the others.
+        let recent = timers.node_timeout_ms.saturating_mul(2);
+        let known = |evidence: &&Evidence| now.since(evidence.reported_at) < recent;
+        let (silent, heard): (Vec<_>, Vec<_>) = self
+            .nodes
+            .values()
+            .filter(known)
+            .partition(|evidence| is_silent(evidence, timers, now));
+        let doubting = silent.len() > heard.len();
+        if doubting && !self.doubting {
+            self.woke(now);
+        }
+        self.doubting = doubting;
+    }
+}
+
+/// Whether nothing has come of a node for a while, not even a refusal of its host.
+fn is_silent(evidence: &Evidence, timers: &Timers, now: Millis) -> bool {
+    let late = now.since(evidence.reported_at) > timers.report_interval_ms * 2;
+    match evidence.keeper.newer_than(evidence.reported_at) {
+        Probe::Answered(_) | Probe::Refused(_) => false,
+        Probe::Unknown | Probe::Silent(_) => late,
+    }
+}
+
 /// Whether a node should be probed now, by the monitor and by its peers.
 pub fn wants_probe(view: &View, id: NodeId, timers: &Timers, now: Millis) -> bool {
     match verdict(view, id, timers, now) {
@@ -159,5 +189,42 @@ mod tests {
         let timers = Settings::default().timers();
         assert_eq!(verdict(&view, NodeId(1), &timers, Millis(51_000)), Verdict::Suspect);
         assert!(verdict(&view, NodeId(1), &timers, Millis(53_000)).is_dead());
+    }
+
+    /// Three nodes, of which so many were last heard at 10,000 and the others at 11,000.
+    fn three(silent: u64) -> View {
+        let mut view = View::starting(Millis(0), 0);
+        for id in 1..=3 {
+            let at = if id <= silent { 10_000 } else { 11_000 };
+            let evidence = Evidence { reported_at: Millis(at), ..Evidence::default() };
+            view.nodes.insert(NodeId(id), evidence);
+        }
+        view
+    }
+
+    #[test]
+    fn a_monitor_that_loses_most_nodes_at_once_doubts_itself() {
+        let timers = Settings::default().timers();
+        let mut view = three(1);
+        view.doubt(&timers, Millis(11_500));
+        assert_eq!(view.watching_since, Millis(0), "one of three is a loss like any other");
+        let mut view = three(2);
+        view.doubt(&timers, Millis(11_000));
+        assert_eq!(view.watching_since, Millis(0), "not silent for long enough");
+        view.doubt(&timers, Millis(11_100));
+        assert_eq!(view.watching_since, Millis(11_100));
+        view.doubt(&timers, Millis(12_000));
+        assert_eq!(view.watching_since, Millis(11_100), "once");
+    }
+
+    #[test]
+    fn who_has_been_gone_for_long_is_not_lost_with_others() {
+        let timers = Settings::default().timers();
+        let mut view = three(1);
+        for (id, at) in [(2, 60_000), (3, 61_000)] {
+            view.nodes.get_mut(&NodeId(id)).unwrap().reported_at = Millis(at);
+        }
+        view.doubt(&timers, Millis(61_500));
+        assert_eq!(view.watching_since, Millis(0));
     }
 }

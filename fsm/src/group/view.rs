@@ -22,6 +22,9 @@ pub struct View {
     pub unlimited_lease: bool,
     /// What is seen of each node.
     pub nodes: BTreeMap<NodeId, Evidence>,
+    /// Most nodes have fallen silent: the monitor doubts itself.
+    #[serde(default)]
+    pub doubting: bool,
     /// How a change of the primary goes.
     #[serde(default)]
     pub course: Course,
@@ -85,6 +88,7 @@ impl View {
             leases_end: now.plus(lease_ms),
             unlimited_lease: false,
             nodes: BTreeMap::new(),
+            doubting: false,
             course: Course::default(),
         }
     }
