@@ -60,7 +60,7 @@ impl Workload {
         host.spawn(async move {
             writer.await;
             // Nobody waits where the workload was dropped.
-            drop(done.send(()));
+            let _ = done.send(());
         })?;
         self.writers.spawn(async move { drop(ended.await) });
         Ok(())
