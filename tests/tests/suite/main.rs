@@ -19,3 +19,4 @@ mod settings;
 mod standbys;
 mod stops;
 mod switchovers;
+mod tools;
