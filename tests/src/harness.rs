@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod scratch;
 pub mod sql;
 pub mod verdict;
+pub mod volume;
 pub mod wait;
 pub mod workload;
 
@@ -25,4 +26,5 @@ pub use history::{Attempt, History, Outcome};
 pub use node::{Node, NodeOptions};
 pub use place::Place;
 pub use verdict::Verdict;
+pub use volume::{Storage, Volume};
 pub use workload::Workload;

@@ -7,10 +7,12 @@
 
 pub mod filter;
 pub mod host;
+pub mod proxy;
 mod space;
 
 pub use filter::Fault;
 pub use host::Host;
+pub use proxy::{Flow, Proxy};
 
 use anyhow::{Context as _, Result};
 use filter::Filters;

@@ -8,6 +8,7 @@ use super::process::command;
 use super::sandbox::Sandbox;
 use super::verdict::logs;
 use super::verdict::states;
+use super::volume::Storage;
 use super::wait::{DEADLINE, Look, eventually};
 use super::workload::Workload;
 use crate::network::Host;
@@ -56,6 +57,25 @@ impl Builder {
     #[must_use]
     pub fn on(self, host: &Arc<Host>) -> Self {
         self.node(NodeOptions { place: Place::Host(Arc::clone(host)), ..NodeOptions::default() })
+    }
+
+    /// The data of the last node is on a volume of its own, of so many megabytes.
+    #[must_use]
+    pub fn on_volume(self, megabytes: u32) -> Self {
+        self.storing(Storage::Data(megabytes))
+    }
+
+    /// The WAL of the last node, and nothing else, is on a volume of its own, of so many megabytes.
+    #[must_use]
+    pub fn wal_on_volume(self, megabytes: u32) -> Self {
+        self.storing(Storage::Wal(megabytes))
+    }
+
+    fn storing(mut self, storage: Storage) -> Self {
+        if let Some(node) = self.nodes.last_mut() {
+            node.storage = storage;
+        }
+        self
     }
 
     /// The monitor runs on a host of a network.
@@ -294,7 +314,14 @@ impl Drop for Cluster {
         if !passed {
             eprintln!("{}", self.report());
         }
+        let volumes = self.nodes.iter().filter_map(|node| node.volume().ok());
+        for volume in volumes.filter(|volume| volume.is_frozen()) {
+            // Who waits for a frozen one does not end. One that has thawed by itself is no trouble.
+            drop(volume.thaw());
+        }
         self.sandbox.end_processes();
+        // With them go their volumes, which are mounted in the directory.
+        self.nodes.clear();
         if passed && std::env::var_os("KEEP_TEST_DIRS").is_none() {
             self.sandbox.remove();
         }

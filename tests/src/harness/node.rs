@@ -6,6 +6,7 @@ use super::ports::Port;
 use super::process::{Daemon, TRACE, command, is_alive, servers_in, signal, working_in};
 use super::sandbox::Sandbox;
 use super::sql::Sql;
+use super::volume::{Storage, Volume};
 use crate::network::Host;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
@@ -27,6 +28,8 @@ pub struct NodeOptions {
     pub arguments: Vec<String>,
     /// Where it runs.
     pub place: Place,
+    /// What of it is on a volume of its own.
+    pub storage: Storage,
 }
 
 /// A node, whether it runs or not.
@@ -40,21 +43,28 @@ pub struct Node {
     rest: Port,
     monitor: String,
     options: NodeOptions,
+    volume: Option<Volume>,
     keeper: Mutex<Option<Daemon>>,
 }
 
 impl Node {
     /// Prepares a node in a sandbox; starts nothing.
     pub fn new(sandbox: &Sandbox, name: &str, monitor: &str, options: NodeOptions) -> Result<Self> {
+        let dir = sandbox.dir(name)?;
+        let volume = options.storage.volume(&dir.join("volume"))?;
+        if let (Some(volume), Some(host)) = (&volume, options.place.host()) {
+            volume.show(host)?;
+        }
         let node = Self {
             name: name.to_owned(),
-            dir: sandbox.dir(name)?,
+            dir,
             log: sandbox.log(name),
             trace: sandbox.trace(name),
             port: Port::take()?,
             rest: Port::take()?,
             monitor: monitor.to_owned(),
             options,
+            volume,
             keeper: Mutex::new(None),
         };
         sandbox.dir(&format!("{name}/sock"))?;
@@ -93,7 +103,15 @@ impl Node {
 
     /// Its data directory.
     pub fn pgdata(&self) -> PathBuf {
-        self.dir.join("data")
+        match (&self.volume, self.options.storage) {
+            (Some(volume), Storage::Data(_)) => volume.dir().join("data"),
+            (_, Storage::Directory | Storage::Data(_) | Storage::Wal(_)) => self.dir.join("data"),
+        }
+    }
+
+    /// The volume that its data or its WAL is on.
+    pub fn volume(&self) -> Result<&Volume> {
+        self.volume.as_ref().with_context(|| format!("{} has no volume", self.name))
     }
 
     /// Where its unix socket is.
@@ -125,6 +143,9 @@ impl Node {
         command.args(["--port", &port.to_string()]);
         command.arg("--rest-listen").arg(place.address(self.rest_port()).to_string());
         command.arg("--pgdata").arg(self.pgdata());
+        if let (Some(volume), Storage::Wal(_)) = (&self.volume, self.options.storage) {
+            command.arg("--waldir").arg(volume.dir().join("wal"));
+        }
         command.arg("--state-dir").arg(self.state_dir());
         command.arg("--socket-dir").arg(self.socket_dir());
         command.args(["--auth", "trust"]);

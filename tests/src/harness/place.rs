@@ -36,6 +36,18 @@ impl Place {
         }
     }
 
+    /// Runs something there, on a thread of its own.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        match self {
+            Self::Loopback => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                drop(std::thread::spawn(move || runtime.block_on(work)));
+                Ok(())
+            }
+            Self::Host(host) => host.spawn(work),
+        }
+    }
+
     /// A process of there as everybody else counts.
     pub fn outside(&self, pid: i32) -> Result<i32> {
         match self {

@@ -119,6 +119,16 @@ impl Host {
         })
     }
 
+    /// Mounts a file system that came after it was powered on; one that was there before, it has.
+    pub fn mount(&self, device: &Path, dir: &Path) -> Result<()> {
+        let guard = self.space();
+        let space = guard.as_ref().with_context(|| format!("{} is off", self.name))?;
+        let (holder, device, dir) = (space.holder().to_string(), device.display(), dir.display());
+        let enter = ["nsenter", "--target", &holder, "--mount", "--pid", "--"];
+        let mount = ["mount", "-t", "ext4", &device.to_string(), &dir.to_string()];
+        space.run(&[&enter[..], &mount].concat())
+    }
+
     /// A process of it as everybody else counts, from the number that it has there.
     pub fn outside(&self, pid: i32) -> Result<i32> {
         let guard = self.space();

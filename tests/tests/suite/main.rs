@@ -20,3 +20,4 @@ mod settings;
 mod standbys;
 mod stops;
 mod switchovers;
+mod tools;

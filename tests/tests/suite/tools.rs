@@ -1,0 +1,4 @@
+//! What the tests break things with does break them, and mends them again.
+
+mod proxies;
+mod volumes;
