@@ -93,3 +93,53 @@ async fn the_only_node() -> Result<()> {
         .await?;
     Ok(())
 }
+
+/// A disk that swallows writes: nothing ends, nothing complains, and old connections answer. The next one
+/// takes over; when the disk goes on, the old primary does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_the_primary() -> Result<()> {
+    let mut builder = Cluster::builder();
+    for _ in 0..3 {
+        builder = builder.nodes(1).on_volume(512);
+    }
+    let cluster = builder.start().await?;
+    let workload = cluster.workload().await?;
+    let old = cluster.primary().await?;
+    old.volume()?.freeze()?;
+    cluster.wait_until("another primary", another(old)).await?;
+    workload.goes_on().await?;
+    let why = format!("{} is not one any more: its storage has not finished a write", old.name());
+    let events = cluster.monitor().events(0).await?;
+    ensure!(events.iter().any(|event| event.reason.contains(&why)), "no event says so");
+    old.volume()?.thaw()?;
+    cluster.settled().await?;
+    cluster
+        .judge()
+        .expecting("this node cannot serve: its storage has not finished", "it says so")
+        .of(workload)
+        .await?;
+    Ok(())
+}
+
+/// The WAL alone is on such a disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wal_disk_of_the_primary() -> Result<()> {
+    let mut builder = Cluster::builder();
+    for _ in 0..2 {
+        builder = builder.nodes(1).wal_on_volume(512);
+    }
+    let cluster = builder.start().await?;
+    let workload = cluster.workload().await?;
+    let old = cluster.primary().await?;
+    old.volume()?.freeze()?;
+    cluster.wait_until("another primary", another(old)).await?;
+    old.volume()?.thaw()?;
+    workload.goes_on().await?;
+    cluster.settled().await?;
+    cluster
+        .judge()
+        .expecting("this node cannot serve: its storage has not finished", "it says so")
+        .of(workload)
+        .await?;
+    Ok(())
+}
