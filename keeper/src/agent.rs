@@ -81,7 +81,7 @@ pub struct Agent {
 impl Agent {
     /// Runs until told to end.
     pub async fn run(mut self) -> Ended {
-        self.claim_first_lease();
+        self.claim_lease();
         loop {
             self.take_assignment();
             if let Some(ended) = self.should_end().await {
@@ -89,7 +89,11 @@ impl Agent {
             }
             let rebuilding = self.node.look_after_job().await;
             let circumstances = self.circumstances();
+            let crashes = self.node.crashes.last().copied();
             let look = self.node.look(circumstances).await;
+            if self.node.crashes.last().copied() > crashes && self.needs_standbys() {
+                self.claim_lease();
+            }
             self.note_proofs(&look);
             let plan = if rebuilding {
                 Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
@@ -109,8 +113,8 @@ impl Agent {
     }
 
     /// A primary that was running, or that may start by itself (rule 13), has one lease to prove
-    /// itself; one only, until the monitor has granted another.
-    fn claim_first_lease(&mut self) {
+    /// itself; one only, until it has done so or the monitor has granted another.
+    fn claim_lease(&mut self) {
         let Some(persisted) = self.node.persisted() else { return };
         let primary = matches!(persisted.assignment.goal, Goal::Primary { .. });
         let promoted =
@@ -200,8 +204,12 @@ impl Agent {
 
     /// Before anything was heard, a start needs a spec that is not asynchronous as well (rule 13).
     fn may_write(&self, heard: bool) -> bool {
-        let alone = self.node.file().spec.is_some_and(|spec| !spec.is_asynchronous());
-        self.right.holds() && (heard || alone || self.node.running().is_some())
+        self.right.holds() && (heard || self.needs_standbys() || self.node.running().is_some())
+    }
+
+    /// Nothing would be acknowledged here without a standby.
+    fn needs_standbys(&self) -> bool {
+        self.node.file().spec.is_some_and(|spec| !spec.is_asynchronous())
     }
 
     fn spec_in_force(&self) -> Option<Spec> {
@@ -211,7 +219,7 @@ impl Agent {
     }
 
     /// Tells the guard what there is to guard, and what the standbys prove.
-    fn note_proofs(&self, look: &Look) {
+    fn note_proofs(&mut self, look: &Look) {
         let now = clock::now();
         let stamps: Vec<_> = look
             .walsenders
@@ -242,6 +250,12 @@ impl Agent {
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
         });
+        if self.node.state.claimed
+            && self.right.is_proven()
+            && let Err(error) = self.node.persist(|state| state.claimed = false)
+        {
+            tracing::warn!("{error}");
+        }
     }
 
     fn report(&mut self, look: &Look, plan: &Plan) {

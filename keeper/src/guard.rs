@@ -77,6 +77,12 @@ impl Right {
         self.until().is_none_or(|until| clock::now() < until)
     }
 
+    /// Whether the standbys prove it now.
+    pub fn is_proven(&self) -> bool {
+        let duty = self.duty.borrow().clone();
+        self.lock().is_proven(duty.in_force.as_ref(), duty.lease_ms, clock::now())
+    }
+
     /// Whether this node serves as the primary with the right to.
     pub fn serves(&self) -> bool {
         self.duty.borrow().writable && self.holds()

@@ -37,10 +37,15 @@ impl World {
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.view.server.is_some()) else {
             return;
         };
+        let now = machine.time(now);
+        let serves = machine.right_until().is_none_or(|until| now < until);
         machine.stop_postgres(false);
-        let now = Millis(machine.time(now));
         if let Some(keeper) = &mut machine.keeper {
-            keeper.down_since = Some(now);
+            keeper.down_since = Some(Millis(now));
+        }
+        let needs_standbys = machine.view.file.spec.as_ref().is_some_and(|s| !s.is_asynchronous());
+        if serves && needs_standbys && machine.is_kept() {
+            machine.claim_lease(now);
         }
         self.say(|| format!("node {id}: postgres crashes"));
     }

@@ -373,6 +373,7 @@ impl Machine {
     /// What the keeper sees.
     fn look(&mut self, now: u64) {
         self.refresh();
+        self.unclaim(now);
         let in_force = self.spec_in_force();
         let primary = self.persisted.as_ref().is_some_and(|p| p.assignment.goal.spec().is_some());
         let alone = self.view.file.spec.as_ref().is_some_and(|spec| !spec.is_asynchronous());
@@ -410,6 +411,14 @@ impl Machine {
     fn spec_in_force(&self) -> Option<Spec> {
         let spec = self.persisted.as_ref()?.assignment.goal.spec()?;
         (self.view.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+    }
+
+    /// The standbys prove that it still is the primary: what it claimed has been made good.
+    fn unclaim(&mut self, now: u64) {
+        let (in_force, lease_ms) = (self.spec_in_force(), self.lease_ms());
+        let proven =
+            |keeper: &Keeper| keeper.tenure.is_proven(in_force.as_ref(), lease_ms, Millis(now));
+        self.claimed &= !self.keeper.as_ref().is_some_and(proven);
     }
 
     /// Until when it may serve, on its own clock; `None` without a limit.

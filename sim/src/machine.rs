@@ -286,32 +286,35 @@ impl Machine {
         }
     }
 
-    /// Starts the keeper at this time of the host's clock. A primary that was running, or that may start by itself, has one lease to
-    /// prove itself.
-    pub fn start_keeper(&mut self, now: u64) {
-        self.processes += 1;
-        let mut tenure = Tenure::default();
-        if let Some(persisted) = &self.persisted
+    /// A primary that was running, or that may start by itself, has one lease to prove itself; one only.
+    pub fn claim_lease(&mut self, now: u64) {
+        if let (Some(persisted), Some(keeper)) = (&self.persisted, &mut self.keeper)
             && persisted.sealed.is_none()
             && !self.claimed
             && persisted.assignment.goal.spec().is_some()
             && persisted.promoted.as_ref().map(|p| p.epoch) == Some(persisted.assignment.epoch)
         {
             let ms = persisted.assignment.timers.lease_ms;
-            tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
+            keeper.tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
             self.claimed = true;
         }
+    }
+
+    /// Starts the keeper at this time of the host's clock.
+    pub fn start_keeper(&mut self, now: u64) {
+        self.processes += 1;
         self.keeper = Some(Keeper {
             name: format!("keeper-{}-{}", self.id, self.processes),
             seq: 0,
             calls: Vec::new(),
             heard: None,
-            tenure,
+            tenure: Tenure::default(),
             sealing_since: None,
             silent_since: None,
             down_since: None,
             leaving_since: None,
         });
+        self.claim_lease(now);
         // A new keeper begins again with the signs of what the file says.
         self.view.sync = fsm::node::Sync::Unknown;
         self.view.settled = false;

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod sandbox;
 pub mod scratch;
+pub mod site;
 pub mod sql;
 pub mod verdict;
 pub mod volume;

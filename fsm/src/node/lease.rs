@@ -79,6 +79,11 @@ impl Tenure {
         Some(granted.max(self.proof_until(in_force, lease_ms)))
     }
 
+    /// Whether the standbys prove now that nobody else can have been elected.
+    pub fn is_proven(&self, in_force: Option<&Spec>, lease_ms: u64, now: Millis) -> bool {
+        now < self.proof_until(in_force, lease_ms)
+    }
+
     /// `required` members have replied no longer ago than a lease: one of them would have to be
     /// sealed for anybody else to be elected.
     fn proof_until(&self, in_force: Option<&Spec>, lease_ms: u64) -> Millis {

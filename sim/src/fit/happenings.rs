@@ -37,8 +37,13 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
     }
     let Some(machine) = world.machines.get_mut(id) else { return };
     match kind {
-        // It is frozen, or has no connection left.
-        0 => machine.view.server = None,
+        // It is frozen, or has no connection left; or it is being stopped.
+        0 => {
+            machine.view.server = None;
+            if random.one_in(2) && machine.view.process == Process::Running {
+                machine.view.process = Process::Starting;
+            }
+        }
         // A node has joined or moved; or a new keeper has not looked at the HBA rules yet.
         1 | 2 => machine.view.file.current = false,
         // Nobody asked for the checkpoint, or it was interrupted.

@@ -105,6 +105,22 @@ impl Monitor {
         Ok(())
     }
 
+    /// Sends a signal to its process alone.
+    pub fn signal(&self, what: Signal) -> Result<()> {
+        self.process().as_ref().context("the monitor is not running")?.signal(what)
+    }
+
+    /// The plug of its host is pulled.
+    pub fn power_off(&self) -> Result<()> {
+        self.place.host().context("the monitor has no host")?.power_off()?;
+        self.take()?.take_in()
+    }
+
+    /// Its host is on again, with nothing running.
+    pub fn power_on(&self) -> Result<()> {
+        self.place.host().context("the monitor has no host")?.power_on()
+    }
+
     /// SIGTERM, and its end.
     pub async fn stop(&self) -> Result<ExitStatus> {
         let mut process = self.take()?;

@@ -232,6 +232,32 @@ impl Node {
         keeper.wait().await
     }
 
+    /// Freezes its keeper alone.
+    pub fn freeze_keeper(&self) -> Result<()> {
+        let keeper = self.keeper();
+        keeper
+            .as_ref()
+            .with_context(|| format!("{} has no keeper", self.name))?
+            .signal(Signal::STOP)
+    }
+
+    /// Lets a frozen keeper go on.
+    pub fn thaw_keeper(&self) -> Result<()> {
+        let keeper = self.keeper();
+        keeper
+            .as_ref()
+            .with_context(|| format!("{} has no keeper", self.name))?
+            .signal(Signal::CONT)
+    }
+
+    /// SIGKILL to one server process that is not the postmaster, as the kernel does when memory is short.
+    pub fn kill_backend(&self) -> Result<()> {
+        let postmaster = self.postmaster()?;
+        let others = servers_in(&self.pgdata()).into_iter().filter(|pid| *pid != postmaster);
+        let victim = others.max().with_context(|| format!("{} has no backend", self.name))?;
+        signal(victim, Signal::KILL)
+    }
+
     /// Freezes keeper and Postgres.
     pub fn freeze(&self) -> Result<()> {
         self.signal_all(Signal::STOP)

@@ -3,57 +3,13 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use shared::api::{NodeStatus, Status};
 use shared::state::NodeState;
-use std::sync::Arc;
+use tests::harness::Builder;
+use tests::harness::site::{Site, host_of};
 use tests::harness::wait::{DEADLINE, eventually};
-use tests::harness::{Cluster, Node};
-use tests::network::{Host, Network};
+use tests::network::Network;
 
-/// A monitor and some nodes, each on a host of its own.
-struct Site<'a> {
-    network: &'a Network,
-    cluster: Cluster,
-    hosts: Vec<Arc<Host>>,
-}
-
-impl<'a> Site<'a> {
-    async fn start(network: &'a Network, nodes: usize) -> Result<Self> {
-        let monitor = network.host("monitor")?;
-        let mut builder = Cluster::builder().monitor_on(&monitor);
-        let mut hosts = vec![monitor];
-        for number in 1..=nodes {
-            let host = network.host(&format!("node{number}"))?;
-            builder = builder.on(&host);
-            hosts.push(host);
-        }
-        Ok(Self { network, cluster: builder.start().await?, hosts })
-    }
-
-    /// Cuts a host off from all others.
-    fn isolate(&self, host: &Host) -> Result<()> {
-        let others = self.hosts.iter().filter(|other| other.address() != host.address());
-        others.into_iter().try_for_each(|other| self.network.cut(host, other))
-    }
-
-    /// Undoes it.
-    fn join(&self, host: &Host) -> Result<()> {
-        let others = self.hosts.iter().filter(|other| other.address() != host.address());
-        others.into_iter().try_for_each(|other| self.network.heal(host, other))
-    }
-
-    /// Cuts the nodes off from each other, while each goes on to reach the monitor.
-    fn cut_between(&self, node: &Node, others: &[&Node]) -> Result<()> {
-        others.iter().try_for_each(|other| self.network.cut(host_of(node)?, host_of(other)?))
-    }
-
-    /// Undoes it.
-    fn heal_between(&self, node: &Node, others: &[&Node]) -> Result<()> {
-        others.iter().try_for_each(|other| self.network.heal(host_of(node)?, host_of(other)?))
-    }
-}
-
-/// The host of a node.
-fn host_of(node: &Node) -> Result<&Arc<Host>> {
-    node.host().with_context(|| format!("{} has no host", node.name()))
+async fn site(network: &Network, nodes: usize) -> Result<Site<'_>> {
+    Site::start(network, Builder::default(), nodes, Builder::on).await
 }
 
 /// The primary and a client of its own are on one side, everybody else is on the other; clients that reach
@@ -62,8 +18,8 @@ fn host_of(node: &Node) -> Result<&Arc<Host>> {
 fn the_primary_is_cut_off() -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
-        let site = Site::start(&network, 3).await?;
-        let cluster = &site.cluster;
+        let site = site(&network, 3).await?;
+        let cluster = site.cluster();
         let old = cluster.primary().await?;
         let host = host_of(old)?;
         let mut workload = cluster.workload().await?;
@@ -87,8 +43,8 @@ fn the_primary_is_cut_off() -> Result<()> {
 fn the_primary_is_powered_off() -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
-        let site = Site::start(&network, 3).await?;
-        let cluster = &site.cluster;
+        let site = site(&network, 3).await?;
+        let cluster = site.cluster();
         let workload = cluster.workload().await?;
         let old = cluster.primary().await?;
         old.power_off()?;
@@ -110,8 +66,8 @@ fn the_primary_is_powered_off() -> Result<()> {
 fn the_replication_link_of_two_is_cut() -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
-        let site = Site::start(&network, 2).await?;
-        let cluster = &site.cluster;
+        let site = site(&network, 2).await?;
+        let cluster = site.cluster();
         let before = cluster.settled().await?;
         let workload = cluster.workload().await?;
         let (primary, standbys) = (cluster.primary().await?, cluster.standbys().await?);
@@ -139,8 +95,8 @@ fn the_replication_link_of_two_is_cut() -> Result<()> {
 fn the_replication_links_of_three_are_cut() -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
-        let site = Site::start(&network, 3).await?;
-        let cluster = &site.cluster;
+        let site = site(&network, 3).await?;
+        let cluster = site.cluster();
         let before = cluster.settled().await?;
         let workload = cluster.workload().await?;
         let (primary, standbys) = (cluster.primary().await?, cluster.standbys().await?);

@@ -86,3 +86,23 @@ async fn its_own_postgres_is_killed() -> Result<()> {
     cluster.verdict(workload).await?;
     Ok(())
 }
+
+/// The postmaster of the primary dies while there is no monitor, long after its last lease: its standbys
+/// prove that it still is the primary, so it is started again, and has to prove it once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_restarts_without_it() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let workload = cluster.workload().await?;
+    let primary = cluster.primary().await?;
+    cluster.monitor().kill()?;
+    // Twice: what was claimed and made good can be claimed again.
+    for _ in 0..2 {
+        workload.goes_on_for(Duration::from_secs(5)).await?;
+        primary.kill_postmaster()?;
+        workload.goes_on().await?;
+    }
+    cluster.monitor().start()?;
+    cluster.settled().await?;
+    cluster.verdict(workload).await?;
+    Ok(())
+}
