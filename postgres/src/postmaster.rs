@@ -139,6 +139,8 @@ pub struct Postmaster {
     instance: Instance,
     /// What the log held before this server.
     log_start: u64,
+    /// When the server was started whose `postmaster.pid` was left there before this one.
+    before: Option<i64>,
 }
 
 impl Postmaster {
@@ -151,6 +153,8 @@ impl Postmaster {
 
     fn start_blocking(instance: &Instance) -> Result<Self, PostmasterError> {
         let (log, log_start) = open_log(instance)?;
+        // Where processes are numbered anew at each boot, its number may well be that of the new one.
+        let before = read_pid_file(instance)?.and_then(|file| file.started_at);
         let log_error = |source| PostmasterError::Log { path: instance.log_path.clone(), source };
         let program = instance.programs.path(Program::Postgres);
         let mut command = instance.owner.command(&program);
@@ -178,6 +182,7 @@ impl Postmaster {
             exit: Some(exit),
             instance: instance.clone(),
             log_start,
+            before,
         })
     }
 
@@ -198,7 +203,7 @@ impl Postmaster {
         }
         let log_start = fs::metadata(&instance.log_path).map_or(0, |meta| meta.len());
         let process = Arc::new(process);
-        Ok(Some(Self { process, exit: None, instance: instance.clone(), log_start }))
+        Ok(Some(Self { process, exit: None, instance: instance.clone(), log_start, before: None }))
     }
 
     /// The number of the process.
@@ -232,7 +237,10 @@ impl Postmaster {
     pub async fn status(&self) -> Result<Option<PidStatus>, PostmasterError> {
         let instance = self.instance.clone();
         let file = blocking(move || read_pid_file(&instance)).await?;
-        Ok(file.filter(|file| file.pid == self.pid()).and_then(|file| file.status))
+        let own = |file: &PidFile| {
+            file.pid == self.pid() && (self.before.is_none() || file.started_at != self.before)
+        };
+        Ok(file.filter(own).and_then(|file| file.status))
     }
 
     /// Waits until it accepts connections (or, without `hot_standby`, until it is known that it will

@@ -110,7 +110,7 @@ fn a_primary_stops_at_the_end_of_its_lease() {
 
 #[test]
 fn with_loss_the_end_of_leases_is_waited_for() {
-    is_found(&narrow(Mutation::NoLeaseWait, 3, LOSSES), Harm::Unsafe);
+    is_found(&narrow(Mutation::NoLeaseWait, 2, LOSSES), Harm::Unsafe);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod fault;
 mod tally;
 
 pub use episode::episode;
-pub use fault::{Fault, Kind};
+pub use fault::{Befallen, Fault, Kind};
 pub use tally::Tally;
 
 use anyhow::{Context as _, Result};

@@ -5,6 +5,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod distribution;
 pub mod faults;
 pub mod history;
 pub mod monitor;

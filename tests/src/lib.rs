@@ -2,7 +2,7 @@
 //!
 //! [`harness`] starts a monitor and keepers in a directory of their own, breaks them, writes to them
 //! all the while, and gives a verdict at the end. The scenarios are in `tests/suite/`, one file per
-//! subject; `src/bin/bench_failover.rs` measures. On hosts of a [`network`] of their own they can be cut off and
+//! subject; `src/bin/bench_failover/main.rs` measures. On hosts of a [`network`] of their own they can be cut off and
 //! powered off; [`chaos`] does all of that at random.
 
 #![expect(

@@ -177,6 +177,11 @@ impl<'a> Befallen<'a> {
         Ok(Self { kind: fault.kind, node })
     }
 
+    /// It is to befall this node.
+    pub fn of(kind: Kind, node: &'a Node) -> Self {
+        Self { kind, node: Some(node) }
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -2,6 +2,7 @@
 
 use super::fault::Kind;
 use crate::harness::History;
+use crate::harness::distribution::Distribution;
 use crate::harness::history::Outcome;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +12,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// How often, and the outages of those that came alone.
-    faults: BTreeMap<Kind, (usize, Vec<Duration>)>,
-    pairs: Vec<Duration>,
+    faults: BTreeMap<Kind, (usize, Distribution)>,
+    pairs: Distribution,
     episodes: usize,
     acknowledged: usize,
     refused: usize,
@@ -28,9 +29,9 @@ impl Tally {
         for kind in kinds {
             let (count, outages) = self.faults.entry(*kind).or_default();
             *count += 1;
-            outages.extend(alone.then_some(outage));
+            outages.0.extend(alone.then_some(outage));
         }
-        self.pairs.extend((!alone).then_some(outage));
+        self.pairs.0.extend((!alone).then_some(outage));
     }
 
     /// An episode has passed its verdict.
@@ -52,26 +53,17 @@ impl Tally {
     }
 }
 
-/// Percentiles by the nearest rank, in seconds.
-pub fn row(what: &str, count: usize, times: &[Duration]) -> String {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let at = |percent: usize| {
-        let rank = (percent * sorted.len()).div_ceil(100).max(1);
-        sorted.get(rank - 1).map_or("       -".to_owned(), |t| format!("{:8.3}", t.as_secs_f64()))
-    };
-    format!("{what:<18} {count:>6} {} {} {} {}", at(0), at(50), at(95), at(100))
+fn row(what: &str, count: usize, times: &Distribution) -> String {
+    format!("{what:<18} {count:>6} {}", times.columns())
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = ("outage, in seconds", "faults", "min", "p50", "p95", "max");
-        let (what, count, min, half, most, max) = columns;
-        writeln!(f, "{what:<18} {count:>6} {min:>8} {half:>8} {most:>8} {max:>8}")?;
+        writeln!(f, "{:<18} {:>6} {}", "outage, in seconds", "faults", Distribution::heads())?;
         for (kind, (count, outages)) in &self.faults {
             writeln!(f, "{}", row(&format!("{kind:?}"), *count, outages))?;
         }
-        writeln!(f, "{}", row("two at a time", self.pairs.len() * 2, &self.pairs))?;
+        writeln!(f, "{}", row("two at a time", self.pairs.0.len() * 2, &self.pairs))?;
         write!(
             f,
             "{} faults in {} episodes, {} changes of the primary; writes: {} acknowledged, {} refused, {} unknown; none lost",

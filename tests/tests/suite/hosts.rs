@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use shared::api::{NodeStatus, Status};
 use shared::state::NodeState;
-use tests::harness::Builder;
 use tests::harness::site::{Site, host_of};
 use tests::harness::wait::{DEADLINE, eventually};
+use tests::harness::{Builder, Node};
 use tests::network::Network;
 
 async fn site(network: &Network, nodes: usize) -> Result<Site<'_>> {
@@ -115,6 +115,32 @@ fn the_replication_links_of_three_are_cut() -> Result<()> {
         site.heal_between(primary, &standbys)?;
         let after = cluster.settled().await?;
         ensure!(after.epoch == before.epoch, "nobody was to be replaced");
+        cluster.verdict(workload).await?;
+        Ok(())
+    })
+}
+
+/// A host that boots numbers its processes anew: what a server has left behind that died with it names a
+/// number that the next one may have as well.
+#[test]
+fn everything_is_powered_off_and_on() -> Result<()> {
+    let network = Network::new()?;
+    network.block_on(async {
+        let site = site(&network, 2).await?;
+        let cluster = site.cluster();
+        let workload = cluster.workload().await?;
+        for _ in 0..3 {
+            cluster.monitor().power_off()?;
+            cluster.nodes().iter().try_for_each(Node::power_off)?;
+            cluster.monitor().power_on()?;
+            cluster.monitor().start()?;
+            for node in cluster.nodes() {
+                node.power_on()?;
+                node.start_keeper()?;
+            }
+            cluster.settled().await?;
+            workload.goes_on().await?;
+        }
         cluster.verdict(workload).await?;
         Ok(())
     })

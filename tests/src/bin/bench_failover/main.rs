@@ -1,12 +1,16 @@
 //! How long writes wait when a primary dies or hands over: `make bench-failover ROUNDS=20`.
 //!
-//! Three nodes on this machine, a writer on each and one that finds the primary by a list of hosts. An
+//! Three nodes on this machine, a writer on each and one that finds the primary by a list of hosts;
+//! first beside each other, then each on a host of its own ([`on_hosts`]). An
 //! outage is the longest time without an acknowledgement around the fault, whoever wrote. At the end
 //! the verdict of the tests is passed: what was acknowledged is there.
+
+mod on_hosts;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
+use tests::harness::distribution::Distribution;
 use tests::harness::verdict::{read_rows, rows};
 use tests::harness::wait::{DEADLINE, eventually_every};
 use tests::harness::{Cluster, Node, Workload};
@@ -14,27 +18,26 @@ use tests::harness::{Cluster, Node, Workload};
 /// Short against what is measured.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Times of one kind.
-#[derive(Debug, Default)]
-struct Distribution(Vec<Duration>);
+/// Times under a name, and what is aimed at.
+#[derive(Debug)]
+struct Figure {
+    name: String,
+    goal: String,
+    times: Distribution,
+}
 
-impl Distribution {
-    /// By the nearest rank.
-    fn percentile(&self, percent: usize) -> Option<Duration> {
-        let mut sorted = self.0.clone();
-        sorted.sort();
-        let rank = (percent * sorted.len()).div_ceil(100).max(1);
-        sorted.get(rank - 1).copied()
+impl Figure {
+    fn new(name: &str, goal: &str) -> Self {
+        Self { name: name.to_owned(), goal: goal.to_owned(), times: Distribution::default() }
     }
 
-    fn row(&self, what: &str, goal: &str) -> String {
-        let seconds = |percent| match self.percentile(percent) {
-            Some(time) => format!("{:8.3}", time.as_secs_f64()),
-            None => format!("{:>8}", "-"),
-        };
-        let times = [0, 50, 95, 100].map(seconds).join(" ");
-        format!("{what:<44} {:>6} {times}  {goal}", self.0.len())
+    fn row(&self) -> String {
+        row(&self.name, &self.times, &self.goal)
     }
+}
+
+fn row(name: &str, times: &Distribution, goal: &str) -> String {
+    format!("{name:<44} {:>6} {}  {goal}", times.0.len(), times.columns())
 }
 
 /// What is measured.
@@ -47,9 +50,19 @@ struct Figures {
     in_place: usize,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let rounds = rounds()?;
+    let figures = on_loopback(rounds)?;
+    let on_hosts = on_hosts::run(rounds)?;
+    show(&figures)?;
+    say("\nwrite outage, in seconds, of what befalls the host of the primary, or of a standby")?;
+    on_hosts.iter().try_for_each(|figure| say(&figure.row()))?;
+    show_machine()
+}
+
+/// Killed processes and switchovers: three nodes beside each other.
+#[tokio::main]
+async fn on_loopback(rounds: usize) -> Result<Figures> {
     let cluster = Cluster::builder().nodes(3).untraced().start().await?;
     let workload = cluster.workload().await?;
     let mut figures = Figures::default();
@@ -57,18 +70,17 @@ async fn main() -> Result<()> {
         postmaster_killed(&cluster, &workload, &mut figures).await?;
         both_killed(&cluster, &workload, &mut figures).await?;
         switched_over(&cluster, &workload, &mut figures).await?;
-        let last = |times: &Distribution| times.0.last().map_or(0.0, Duration::as_secs_f64);
         say(&format!(
             "round {round:3}: postmaster {:.3?}, keeper and postgres {:.3?}, streaming again \
              {:.3?}, switchover {:.3?}",
-            last(&figures.postmaster),
-            last(&figures.both),
-            last(&figures.rejoin),
-            last(&figures.switchover),
+            figures.postmaster.newest(),
+            figures.both.newest(),
+            figures.rejoin.newest(),
+            figures.switchover.newest(),
         ))?;
     }
-    show(&figures)?;
-    conclude(&cluster, workload).await
+    conclude(&cluster, workload).await?;
+    Ok(figures)
 }
 
 fn rounds() -> Result<usize> {
@@ -158,15 +170,20 @@ async fn conclude(cluster: &Cluster, workload: Workload) -> Result<()> {
 
 fn show(figures: &Figures) -> Result<()> {
     say(&format!(
-        "\n{:<44} {:>6} {:>8} {:>8} {:>8} {:>8}  goal",
-        "write outage, in seconds", "rounds", "min", "p50", "p95", "max"
+        "\n{:<44} {:>6} {}  goal",
+        "write outage, in seconds",
+        "rounds",
+        Distribution::heads()
     ))?;
-    say(&figures.postmaster.row("SIGKILL of the postmaster", "p50 <= 0.5, p95 <= 1.5"))?;
-    say(&figures.both.row("SIGKILL of keeper and Postgres", "p50 <= 0.6"))?;
-    say(&figures.switchover.row("switchover", "p50 <= 0.5"))?;
+    say(&row("SIGKILL of the postmaster", &figures.postmaster, "p50 <= 0.5, p95 <= 1.5"))?;
+    say(&row("SIGKILL of keeper and Postgres", &figures.both, "p50 <= 0.6"))?;
+    say(&row("switchover", &figures.switchover, "p50 <= 0.5"))?;
     say("time, in seconds")?;
-    say(&figures.rejoin.row("from its keeper's start until it streams", "p50 <= 1.0"))?;
-    say(&format!("restarted in place: {} of {}", figures.in_place, figures.postmaster.0.len()))?;
+    say(&row("from its keeper's start until it streams", &figures.rejoin, "p50 <= 1.0"))?;
+    say(&format!("restarted in place: {} of {}", figures.in_place, figures.postmaster.0.len()))
+}
+
+fn show_machine() -> Result<()> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     say(&format!("load averages of the machine, which has {cores} cores: {}", load.trim()))
@@ -174,17 +191,4 @@ fn show(figures: &Figures) -> Result<()> {
 
 fn say(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
-}
-
-#[cfg(test)]
-mod tests_of_figures {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_by_the_nearest_rank() {
-        let times = Distribution((1..=20).rev().map(Duration::from_millis).collect());
-        let ms = |percent| times.percentile(percent).unwrap().as_millis();
-        assert_eq!([0, 50, 95, 100].map(ms), [1, 10, 19, 20]);
-        assert_eq!(Distribution::default().percentile(50), None);
-    }
 }
