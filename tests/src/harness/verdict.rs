@@ -9,7 +9,10 @@
 //! 7. everything that was decided, planned and observed is what the model allows ([`fit`]).
 
 pub mod fit;
+pub mod linearizable;
+pub mod lists;
 pub mod logs;
+pub mod registers;
 pub mod reigns;
 pub mod rows;
 pub mod states;
