@@ -1,18 +1,38 @@
 //! What the writers tried and what they were told. Pure: the verdict's tests make histories up.
+//!
+//! Writers insert rows, one [`Attempt`] for each; callers share registers and lists ([`operations`]).
+
+pub mod operations;
 
 use anyhow::{Result, ensure};
+use operations::Operation;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How an attempt ended, as its client saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Outcome<T = Reign> {
     /// The client was told COMMIT, without a warning.
-    Acknowledged(Reign),
+    Acknowledged(T),
     /// The client was told that it was not done.
     Refused(String),
     /// Nobody can tell: the connection was lost, or the wait for the standbys was cut short.
     Unknown(String),
+}
+
+impl<T> Outcome<T> {
+    /// With what an acknowledgement says read from it. What cannot be read tells nothing.
+    #[must_use]
+    pub fn read<U>(self, read: impl FnOnce(T) -> Option<U>) -> Outcome<U> {
+        match self {
+            Self::Acknowledged(answer) => match read(answer) {
+                Some(answer) => Outcome::Acknowledged(answer),
+                None => Outcome::Unknown("the answer cannot be read".to_owned()),
+            },
+            Self::Refused(why) => Outcome::Refused(why),
+            Self::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
 }
 
 /// Which server, on which timeline, told the client COMMIT. A timeline number is given to one
@@ -54,6 +74,7 @@ impl Attempt {
 #[derive(Clone, Debug)]
 pub struct History {
     attempts: Vec<Attempt>,
+    operations: Vec<Operation>,
     ended: Instant,
 }
 
@@ -61,7 +82,20 @@ impl History {
     /// Of attempts in any order, made until `ended`.
     pub fn new(mut attempts: Vec<Attempt>, ended: Instant) -> Self {
         attempts.sort_by_key(|attempt| attempt.ended);
-        Self { attempts, ended }
+        Self { attempts, operations: Vec::new(), ended }
+    }
+
+    /// The same, with what callers did besides, in any order.
+    #[must_use]
+    pub fn with_operations(mut self, mut operations: Vec<Operation>) -> Self {
+        operations.sort_by_key(|operation| operation.started);
+        self.operations = operations;
+        self
+    }
+
+    /// What callers did, by the time it was sent.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
     }
 
     /// All attempts, by the time of their answers.
@@ -72,6 +106,17 @@ impl History {
     /// Those that were acknowledged, with by whom, by the time of their answers.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&Attempt, Reign)> {
         self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.acknowledged_by()?)))
+    }
+
+    /// All that was acknowledged, rows and operations: when it was sent, when the answer was there,
+    /// and by whom.
+    pub fn answers(&self) -> impl Iterator<Item = (Instant, Instant, Reign)> {
+        let rows = self.acknowledged().map(|(row, reign)| (row.started, row.ended, reign));
+        let answered = |operation: &Operation| {
+            let (reply, ended) = operation.reply()?;
+            Some((operation.started, ended, reply.reign))
+        };
+        rows.chain(self.operations.iter().filter_map(answered))
     }
 
     /// The longest time without an acknowledgement, whoever wrote: among the pauses that ended after

@@ -1,29 +1,36 @@
 //! What every test ends with.
 //!
 //! 1. every acknowledged row is on the final primary exactly once, and no refused one is ([`rows`]);
-//! 2. never have two servers acknowledged in overlapping time ([`reigns`]);
-//! 3. every node is what it should be, exactly one of them is the primary ([`states`]);
-//! 4. what the primary waits for is what the monitor says ([`states`]);
-//! 5. the standbys hold what the primary holds;
-//! 6. no program has ended by itself, and no log has a line that nobody expected ([`logs`]);
-//! 7. everything that was decided, planned and observed is what the model allows ([`fit`]).
+//! 2. what callers were told of registers and lists is what one register and one list would have told
+//!    them ([`registers`], [`lists`]);
+//! 3. never have two servers acknowledged in overlapping time ([`reigns`]);
+//! 4. every node is what it should be, exactly one of them is the primary ([`states`]);
+//! 5. what the primary waits for is what the monitor says ([`states`]);
+//! 6. the standbys hold what the primary holds;
+//! 7. no program has ended by itself, and no log has a line that nobody expected ([`logs`]);
+//! 8. everything that was decided, planned and observed is what the model allows ([`fit`]).
 
 pub mod fit;
+pub mod linearizable;
+pub mod lists;
 pub mod logs;
+pub mod registers;
 pub mod reigns;
 pub mod rows;
 pub mod states;
 
 use super::cluster::{Cluster, node_of, summary};
 use super::history::History;
+use super::history::operations::{List, Register};
 use super::node::Node;
 use super::sql::Sql;
 use super::wait::{DEADLINE, eventually};
 use super::workload::Workload;
 use anyhow::{Context as _, Result, bail, ensure};
 use logs::Expected;
-use rows::Rows;
+use rows::{Rows, Wrong};
 use std::time::{Duration, Instant};
+use tokio_postgres::Row;
 
 /// For what is settled already and only has to be seen.
 const SOON: Duration = Duration::from_secs(15);
@@ -71,12 +78,12 @@ impl Verdict<'_> {
         let mut wrong = reigns::check(&history);
         self.cluster.settled().await?;
         let primary = self.cluster.primary().await?;
-        let rows = read_rows(&primary.sql().await?).await?;
-        let in_rows = rows::check(&history, &rows);
-        if !self.loss_accepted {
-            wrong.extend(in_rows.lost);
+        for found in compare(&history, &primary.sql().await?).await? {
+            if !self.loss_accepted {
+                wrong.extend(found.lost);
+            }
+            wrong.extend(found.other);
         }
-        wrong.extend(in_rows.other);
         wrong.extend(self.same_on_standbys(primary).await.err().map(|error| format!("{error:#}")));
         self.conclude(wrong).await.with_context(|| history.summary())?;
         Ok(history)
@@ -154,7 +161,10 @@ impl Verdict<'_> {
     /// A standby that has replayed all that the primary has holds the same rows.
     async fn same_on_standbys(&self, primary: &Node) -> Result<()> {
         const CONTENT: &str = "select count(*)::text || ' rows, ' || \
-            coalesce(sum(hashtextextended(writer || ' ' || id, 0))::text, '') from ledger";
+            coalesce(sum(hashtextextended(row, 0))::text, '') from (\
+            select writer || ' ' || id from ledger union all \
+            select 'register ' || key || ' ' || value from registers union all \
+            select 'list ' || key || ' ' || items::text from lists) content (row)";
         let source = primary.sql().await?;
         let end: String = source.value("select pg_current_wal_insert_lsn()::text", &[]).await?;
         let wanted: String = source.value(CONTENT, &[]).await?;
@@ -175,6 +185,30 @@ impl Verdict<'_> {
         ensure!(node_of(&status, primary.name()).is_some(), "the primary is not in the status");
         Ok(())
     }
+}
+
+/// Compares what clients were told with what is on the final primary.
+async fn compare(history: &History, sql: &Sql) -> Result<[Wrong; 3]> {
+    let rows = rows::check(history, &read_rows(sql).await?);
+    let registers = registers::check(history, &read_registers(sql).await?);
+    let lists = lists::check(history, &read_lists(sql).await?);
+    Ok([rows, registers, lists])
+}
+
+/// What the registers hold.
+pub async fn read_registers(sql: &Sql) -> Result<registers::Last> {
+    let asked = Instant::now();
+    let rows = sql.query("select key, value from registers", &[]).await?;
+    let answered = Instant::now();
+    let pair = |row: &Row| Ok((Register(row.try_get(0)?), row.try_get(1)?));
+    let values = rows.iter().map(pair).collect::<Result<_>>()?;
+    Ok(registers::Last { values, asked, answered })
+}
+
+/// What the lists hold.
+pub async fn read_lists(sql: &Sql) -> Result<lists::Lists> {
+    let rows = sql.query("select key, items from lists", &[]).await?;
+    rows.iter().map(|row| Ok((List(row.try_get(0)?), row.try_get(1)?))).collect()
 }
 
 /// How often each row is there.

@@ -12,7 +12,7 @@ async fn site(network: &Network, nodes: usize) -> Result<Site<'_>> {
     Site::start(network, Builder::default(), nodes, Builder::on).await
 }
 
-/// The primary and a client of its own are on one side, everybody else is on the other; clients that reach
+/// The primary and clients of its own are on one side, everybody else is on the other; clients that reach
 /// both sides write wherever somebody takes writes.
 #[test]
 fn the_primary_is_cut_off() -> Result<()> {
@@ -24,13 +24,16 @@ fn the_primary_is_cut_off() -> Result<()> {
         let host = host_of(old)?;
         let mut workload = cluster.workload().await?;
         workload.start_writer_on(host, old.address())?;
+        workload.start_caller_on(host, old.address())?;
+        workload.start_callers(2);
+        workload.callers_go_on().await?;
         site.isolate(host)?;
         let another = |status: &Status| {
             status.writable
                 && status.primary.as_ref().is_some_and(|name| name.as_str() != old.name())
         };
         cluster.wait_until("another primary", another).await?;
-        workload.goes_on().await?;
+        workload.callers_go_on().await?;
         site.join(host)?;
         cluster.settled().await?;
         workload.goes_on().await?;

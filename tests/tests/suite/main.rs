@@ -16,6 +16,7 @@ mod kills;
 mod maintenance;
 mod monitor;
 mod refusals;
+mod registers;
 mod settings;
 mod standbys;
 mod stops;

@@ -39,11 +39,11 @@ pub fn check(history: &History) -> Vec<String> {
 
 fn spans(history: &History) -> BTreeMap<Reign, Span> {
     let mut spans = BTreeMap::new();
-    for (attempt, reign) in history.acknowledged() {
-        let fresh = Span { first_answer: attempt.ended, last_start: attempt.started };
+    for (started, ended, reign) in history.answers() {
+        let fresh = Span { first_answer: ended, last_start: started };
         let span = spans.entry(reign).or_insert(fresh);
-        span.first_answer = span.first_answer.min(attempt.ended);
-        span.last_start = span.last_start.max(attempt.started);
+        span.first_answer = span.first_answer.min(ended);
+        span.last_start = span.last_start.max(started);
     }
     spans
 }
