@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 ROUNDS ?= 20
 WALKS ?= 1000000
+MINUTES ?= 60
+SEED ?=
 CARGO ?= cargo
 NEXTEST_PROFILE ?= default
 
@@ -15,7 +17,7 @@ PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: help setup build release demo test check-deep coverage lint fmt bench-failover install
+.PHONY: help setup build release demo test check-deep chaos calm coverage lint fmt bench-failover install
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,12 @@ check-deep: ## The decision code in every state it can reach, and a million walk
 	$(CARGO) build --locked --profile deep -p sim
 	target/deep/sim deep
 	target/deep/sim walk --seeds 0..$(WALKS)
+
+chaos: setup build ## Faults of every kind at random, and the verdict: MINUTES=60 SEED=1
+	target/debug/chaos --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
+
+calm: setup build ## Disturbances below the node timeout: nobody may be replaced. MINUTES=60 SEED=1
+	target/debug/chaos calm --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 
 # Branches are counted by an unstable flag; searches visit the same code again, and slowly.
 coverage: ## How much of the decision code the tests run (needs cargo-llvm-cov and llvm-tools)

@@ -4,6 +4,7 @@
 //!
 //! A run is a row of episodes, each with a cluster of its own: so many faults, then the verdict.
 
+pub mod calm;
 mod episode;
 mod fault;
 mod tally;

@@ -20,7 +20,7 @@ const RECOVERY: Duration = Duration::from_mins(2);
 const MEGABYTES: u32 = 1024;
 
 /// What the faults make the logs say.
-const EXPECTED: &[(&str, &str)] = &[
+pub(super) const EXPECTED: &[(&str, &str)] = &[
     ("the lease has run out", "a primary that is cut off fences itself"),
     ("this node cannot serve", "a Postgres or a disk that stands still"),
     ("No space left on device", "a full disk"),

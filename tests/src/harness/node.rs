@@ -5,6 +5,7 @@ use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, is_alive, servers_in, signal, working_in};
 use super::sandbox::Sandbox;
+use super::scratch::as_postgres;
 use super::sql::Sql;
 use super::volume::{Storage, Volume};
 use crate::network::Host;
@@ -230,6 +231,17 @@ impl Node {
     pub async fn keeper_ends(&self) -> Result<ExitStatus> {
         let mut keeper = self.take_keeper()?;
         keeper.wait().await
+    }
+
+    /// Somebody restarts its Postgres behind the keeper's back, as `pg_ctl restart` does; whoever starts it
+    /// first has started it.
+    pub async fn restart_postgres(&self) -> Result<()> {
+        let mut command = as_postgres("pg_ctl")?;
+        // Where the keeper was faster, it takes the new server for one that does not stop.
+        command.args(["restart", "--mode=fast", "--no-wait", "--silent", "--timeout=3", "-D"]);
+        command.arg(self.pgdata()).arg("-l").arg(self.pgdata().join("pg_ctl.log"));
+        let mut started = self.options.place.start("pg_ctl", command, &self.log)?;
+        started.wait().await.map(drop)
     }
 
     /// Freezes its keeper alone.

@@ -7,6 +7,9 @@ use crate::network::{Fault, Host, Network};
 use anyhow::{Context as _, Result};
 use std::sync::Arc;
 
+/// Callers that find the primary by themselves.
+const CALLERS: usize = 2;
+
 /// A monitor and some nodes, each on a host of its own.
 #[derive(Debug)]
 pub struct Site<'a> {
@@ -50,13 +53,15 @@ impl<'a> Site<'a> {
         all.filter(move |other| other.address() != own)
     }
 
-    /// Writers that find the nodes from the switch, and one on each host that knows its own node only: a
-    /// client on each side of whatever is cut.
+    /// Writers and callers that find the nodes from the switch, and one of each on every host that knows its
+    /// own node only: clients on each side of whatever is cut.
     pub async fn workload(&self) -> Result<Workload> {
         let mut workload = self.cluster.workload().await?;
         for node in self.cluster.nodes() {
             workload.start_writer_on(host_of(node)?, node.address())?;
+            workload.start_caller_on(host_of(node)?, node.address())?;
         }
+        workload.start_callers(CALLERS);
         Ok(workload)
     }
 

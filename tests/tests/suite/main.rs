@@ -6,6 +6,7 @@
 mod adoption;
 mod birth;
 mod catching_up;
+mod chaos;
 mod demo;
 mod drops;
 mod elections;
