@@ -91,15 +91,29 @@ pub fn is_postgres_of(pid: i32, data_dir: &Path) -> bool {
 /// Whether this is a server process that has ended and that its parent has not waited for yet.
 pub fn is_dead_postgres(pid: i32) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
-    // `pid (name) state ...`; the name may have any character (proc_pid_stat(5)).
-    let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    let zombie = Stat::read(pid).is_some_and(|stat| stat.is_dead);
     zombie && matches!(name(&proc).as_deref(), Some("postgres" | "postmaster"))
 }
 
 /// The server processes of a data directory (canonical), the postmaster included.
 pub fn postgres_in(data_dir: &Path) -> Vec<i32> {
     all().filter(|pid| is_postgres_of(*pid, data_dir)).collect()
+}
+
+/// The living children of a process.
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
+    living(|stat| stat.parent == parent)
+}
+
+/// The living processes of a process group.
+pub(crate) fn members_of(group: i32) -> Vec<i32> {
+    living(|stat| stat.group == group)
+}
+
+/// What a process says that it is; empty for one that is gone.
+pub(crate) fn title(pid: i32) -> String {
+    let arguments = arguments(&PathBuf::from(format!("/proc/{pid}")));
+    arguments.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The programs that are writing to a data directory, left by a keeper that was killed: copies,
@@ -165,6 +179,33 @@ async fn wait_until_none(find: &impl Fn() -> Vec<i32>, patience: Duration) -> bo
 fn all() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn living(wanted: impl Fn(&Stat) -> bool) -> Vec<i32> {
+    all()
+        .filter(|pid| Stat::read(*pid).is_some_and(|stat| !stat.is_dead && wanted(&stat)))
+        .collect()
+}
+
+/// What the kernel says of a process (`proc_pid_stat(5)`).
+struct Stat {
+    /// It has ended, and nobody has waited for it yet.
+    is_dead: bool,
+    parent: i32,
+    group: i32,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // `pid (name) state parent group ...`; the name may have any character.
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        Some(Self {
+            is_dead: fields.next()? == "Z",
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+        })
+    }
 }
 
 fn name(proc: &Path) -> Option<String> {
