@@ -14,15 +14,16 @@
 use crate::instance::Instance;
 use crate::process::{self, Process};
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// What a working archiver is given for the last segment. Nobody else archives that one: a standby that
+/// What an archive command is given, of which the time before the stop is a part. Nobody else archives that one: a standby that
 /// has streamed it takes it for archived, and a primary that becomes a standby archives nothing.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// An archive command that was told to end is gone by then, and the server with it.
 const TERM_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often the control file is looked at while the shutdown checkpoint is written.
+/// How often the control file, and then the archive command, are looked at: neither has an event.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a child of the postmaster is, as far as a stop is concerned.
@@ -35,11 +36,11 @@ enum Role {
     Other,
 }
 
-/// Waits until a server that is stopping waits for its archiver only, gives that a moment, and tells it to
-/// end. Returns only where that did not help either: the caller waits for the server's end beside it.
+/// Waits until a server that is stopping waits for its archiver only, and tells that to end where it does
+/// not get ready. Returns only where that did not help either: the caller waits for the server's end beside it.
 pub(crate) async fn end_what_holds_up(instance: &Instance, postmaster: i32) {
     let archiver = last_one(instance, postmaster).await;
-    tokio::time::sleep(GRACE).await;
+    allow(archiver).await;
     tracing::warn!(
         pid = archiver,
         "the archive command goes on after the shutdown checkpoint; it is ended, and what is not archived stays in pg_wal"
@@ -50,6 +51,17 @@ pub(crate) async fn end_what_holds_up(instance: &Instance, postmaster: i32) {
         }
     }
     tokio::time::sleep(TERM_PATIENCE).await;
+}
+
+/// A command that works is let do so; one that has been at it for long is not waited for any more. A
+/// library in its place has no process of its own.
+async fn allow(archiver: i32) {
+    let deadline = Instant::now() + GRACE;
+    let is_stuck =
+        |pid: &i32| *pid != archiver && process::age(*pid).is_some_and(|age| age > GRACE);
+    while Instant::now() < deadline && !process::members_of(archiver).iter().any(is_stuck) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Waits until nothing but the archiver keeps the server; where it has none, for ever.

@@ -110,6 +110,15 @@ pub(crate) fn members_of(group: i32) -> Vec<i32> {
     living(|stat| stat.group == group)
 }
 
+/// How long ago a process was started; `None` for one that is gone.
+pub(crate) fn age(pid: i32) -> Option<Duration> {
+    let started = Stat::read(pid)?.started_ticks.checked_mul(1000)?;
+    let started = started.checked_div(rustix::param::clock_ticks_per_second())?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?);
+    Some(now.saturating_sub(Duration::from_millis(started)))
+}
+
 /// What a process says that it is; empty for one that is gone.
 pub(crate) fn title(pid: i32) -> String {
     let arguments = arguments(&PathBuf::from(format!("/proc/{pid}")));
@@ -193,17 +202,20 @@ struct Stat {
     is_dead: bool,
     parent: i32,
     group: i32,
+    /// After the machine's.
+    started_ticks: u64,
 }
 
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // `pid (name) state parent group ...`; the name may have any character.
+        // `pid (name) state parent group ...`, the start as field 22; the name may have any character.
         let mut fields = text.rsplit_once(')')?.1.split_whitespace();
         Some(Self {
             is_dead: fields.next()? == "Z",
             parent: fields.next()?.parse().ok()?,
             group: fields.next()?.parse().ok()?,
+            started_ticks: fields.nth(16)?.parse().ok()?,
         })
     }
 }
@@ -227,6 +239,8 @@ mod tests {
         let pid = i32::try_from(child.id().unwrap()).unwrap();
         let process = Process::open(pid).unwrap().unwrap();
         assert!(process.is_alive());
+        assert!(age(pid).unwrap() < Duration::from_secs(10), "{:?}", age(pid));
+        assert!(age(1).unwrap() > age(pid).unwrap());
         let soon = tokio::time::timeout(Duration::from_millis(50), process.exited());
         assert!(soon.await.is_err());
         process.signal(Signal::KILL).unwrap();
