@@ -22,3 +22,4 @@ mod standbys;
 mod stops;
 mod switchovers;
 mod tools;
+mod watchdog;
