@@ -8,6 +8,7 @@ use crate::local::{Circumstances, Look};
 use crate::node::Node;
 use crate::steps::StepError;
 use crate::trace::Trace;
+use crate::watchdog::Watchdog;
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
@@ -249,6 +250,7 @@ impl Agent {
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
+            timers,
         });
         if self.node.state.claimed
             && self.right.is_proven()
@@ -287,6 +289,7 @@ impl Agent {
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
         }
+        warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         Report {
             protocol: shared::PROTOCOL,
             keeper: String::new(),

@@ -130,6 +130,10 @@ pub(crate) struct Options {
     /// Who runs Postgres, when the keeper is root [default: the owner of PGDATA, else postgres].
     #[arg(long, env = "PGTANDEM_RUN_AS")]
     run_as: Option<String>,
+    /// A watchdog device such as `/dev/watchdog`, fed while this is the primary: it resets a host that
+    /// freezes whole. Where it cannot be opened the keeper warns and goes on without.
+    #[arg(long, env = "PGTANDEM_WATCHDOG", value_name = "DEVICE")]
+    watchdog: Option<PathBuf>,
 }
 
 /// A failure with its exit code.
@@ -249,6 +253,7 @@ impl Options {
             max_slot_wal_keep_size: own.max_slot_wal_keep_size.or(file.max_slot_wal_keep_size),
             superuser: own.superuser.or(file.superuser),
             run_as: own.run_as.or(file.run_as),
+            watchdog: own.watchdog.or(file.watchdog),
         })
     }
 
@@ -311,6 +316,7 @@ impl Options {
                 .unwrap_or_else(|| "16GB".to_owned()),
             superuser: options.superuser.unwrap_or_else(|| "postgres".to_owned()),
             run_as: options.run_as,
+            watchdog: options.watchdog.map(absolute).transpose()?,
         })
     }
 }

@@ -55,4 +55,6 @@ pub struct Config {
     pub superuser: String,
     /// Who runs Postgres.
     pub run_as: Option<String>,
+    /// The device that resets the host when it is not fed.
+    pub watchdog: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ use crate::clock;
 use fsm::Millis;
 use fsm::node::lease::Tenure;
 use postgres::postmaster::{Postmaster, Signal};
+use shared::settings::Timers;
 use shared::spec::Spec;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Duty {
     pub in_force: Option<Spec>,
     /// The formation's lease.
     pub lease_ms: u64,
+    /// All of the formation's timers, once they are known.
+    pub timers: Option<Timers>,
 }
 
 /// The right to serve, shared by the link (leases), the agent (proofs) and the guard.
@@ -32,16 +35,13 @@ pub struct Duty {
 pub struct Right {
     tenure: Arc<Mutex<Tenure>>,
     changed: Arc<Notify>,
-    duty: watch::Sender<Duty>,
+    /// None before the agent's first look.
+    duty: watch::Sender<Option<Duty>>,
 }
 
 impl Default for Right {
     fn default() -> Self {
-        Self {
-            tenure: Arc::default(),
-            changed: Arc::default(),
-            duty: watch::Sender::new(Duty::default()),
-        }
+        Self { tenure: Arc::default(), changed: Arc::default(), duty: watch::Sender::new(None) }
     }
 }
 
@@ -59,6 +59,7 @@ impl Right {
     /// What the agent sees.
     pub fn set_duty(&self, duty: Duty) {
         self.duty.send_if_modified(|before| {
+            let duty = Some(duty);
             let changed = *before != duty;
             *before = duty;
             changed
@@ -66,9 +67,18 @@ impl Right {
         self.changed.notify_one();
     }
 
+    /// What the agent saw last; `None` before its first look.
+    pub fn duty(&self) -> Option<Duty> {
+        self.duty.borrow().clone()
+    }
+
+    fn writable(&self) -> bool {
+        self.duty.borrow().as_ref().is_some_and(|duty| duty.writable)
+    }
+
     /// Until when a primary may serve; `None`: without limit.
     pub fn until(&self) -> Option<Millis> {
-        let duty = self.duty.borrow().clone();
+        let duty = self.duty().unwrap_or_default();
         self.lock().until(duty.in_force.as_ref(), duty.lease_ms)
     }
 
@@ -79,13 +89,13 @@ impl Right {
 
     /// Whether the standbys prove it now.
     pub fn is_proven(&self) -> bool {
-        let duty = self.duty.borrow().clone();
+        let duty = self.duty().unwrap_or_default();
         self.lock().is_proven(duty.in_force.as_ref(), duty.lease_ms, clock::now())
     }
 
     /// Whether this node serves as the primary with the right to.
     pub fn serves(&self) -> bool {
-        self.duty.borrow().writable && self.holds()
+        self.writable() && self.holds()
     }
 }
 
@@ -93,7 +103,7 @@ impl Right {
 pub async fn run(right: Right, postmaster: watch::Receiver<Option<Postmaster>>) {
     loop {
         let changed = right.changed.notified();
-        let writable = right.duty.borrow().writable;
+        let writable = right.writable();
         let now = clock::now();
         match right.until() {
             Some(until) if writable && now >= until => {

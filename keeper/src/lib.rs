@@ -16,3 +16,4 @@ pub mod steps;
 pub mod trace;
 pub mod upstream;
 pub mod vitals;
+pub mod watchdog;

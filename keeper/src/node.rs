@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::state::{State, StateError, Store};
 use crate::upstream::Question;
+use crate::watchdog::Watchdog;
 use fsm::Millis;
 use fsm::node::Sync;
 use fsm::node::view::Persisted;
@@ -57,6 +58,8 @@ pub struct Node {
     pub step: watch::Sender<Option<StepView>>,
     /// What a person should know, by subject.
     pub warnings: BTreeMap<&'static str, String>,
+    /// Disarmed when it is dropped with the node.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// What was seen since Postgres was started, stopped or reconfigured.
@@ -180,6 +183,7 @@ impl Node {
             hba: None,
             step: watch::Sender::new(None),
             warnings: BTreeMap::new(),
+            watchdog: None,
         }
     }
 

@@ -11,6 +11,7 @@ use keeper::rest::{self, Rest};
 use keeper::state::{State, Store};
 use keeper::trace::Trace;
 use keeper::vitals::{Health, Watch};
+use keeper::watchdog::Watchdog;
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
@@ -71,6 +72,8 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
         );
         return Err(failure(3, "dropped", message));
     }
+    // First of all: a keeper that was killed has left the device to tick.
+    let watchdog = watchdog(&config, &instance, &state);
     check_free(&config, &instance).await?;
     postgres::process::end_tools_on(instance.data_dir.path(), Duration::from_secs(2)).await;
     let listener = TcpListener::bind(config.rest_listen).await.map_err(|error| {
@@ -88,8 +91,19 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     let Some(identity) = state.identity.clone() else {
         return Err(failure(8, "internal", "the monitor gave no identity"));
     };
-    let node = Node::new(identity.node_id, config.clone(), instance, store, state);
+    let mut node = Node::new(identity.node_id, config.clone(), instance, store, state);
+    node.watchdog = watchdog;
     Ok(supervise(node, client, identity, listener, until).await)
+}
+
+fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {
+    let device = config.watchdog.clone()?;
+    let promoted = state.persisted.as_ref().filter(|persisted| persisted.promoted.is_some());
+    let primary = promoted.filter(|_| !instance.data_dir.is_standby());
+    let claim = primary.map(|persisted| persisted.assignment.timers.lease());
+    Watchdog::start(device, instance.data_dir.canonical(), claim)
+        .inspect_err(|error| tracing::error!("no watchdog without a thread for it: {error}"))
+        .ok()
 }
 
 fn monitors(config: &Config, state: &State) -> Vec<MonitorUrl> {
@@ -280,6 +294,9 @@ async fn supervise(
     let outgoing = watch::Sender::new(None);
     let ending = watch::Sender::new(Ending::No);
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
+    if let Some(watchdog) = &node.watchdog {
+        watchdog.attach(right.clone(), node.postmaster.subscribe());
+    }
     let (health, room) = (watch::Sender::new(Health::default()), watch::Sender::new(Vec::new()));
     let vitals = Watch {
         instance: node.instance.clone(),

@@ -7,6 +7,8 @@ mod promote;
 mod slots;
 mod sync;
 
+pub(crate) use process::LONGEST_STOP;
+
 use crate::node::Node;
 use crate::state::StateError;
 use fsm::node::Step;

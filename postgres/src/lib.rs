@@ -6,6 +6,7 @@
 //! line, in a log or in a process title; every wait has a limit; a child process runs in a process
 //! group of its own, so that signals for the keeper do not reach it.
 
+mod archiver;
 pub mod backup;
 pub mod config;
 pub mod conninfo;

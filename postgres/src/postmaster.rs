@@ -5,6 +5,7 @@
 //! whoever its parent is; a stale `postmaster.pid` is never mistaken for a server. Not here: whether it
 //! should run.
 
+use crate::archiver;
 use crate::instance::Instance;
 use crate::pidfile::{PidFile, PidStatus};
 use crate::process::{self, Process};
@@ -264,7 +265,8 @@ impl Postmaster {
     }
 
     /// Stops it: the stages in order, each until its patience ends. Returns the signal that did it. After
-    /// a kill the children are gone too when this returns.
+    /// a kill the children are gone too when this returns. A fast stop does not wait for an archiver that
+    /// hangs once the data are safe.
     pub async fn stop(&self, stages: &[Stage]) -> Result<Option<Signal>, PostmasterError> {
         if !self.is_alive() {
             self.clear_children().await?;
@@ -272,7 +274,7 @@ impl Postmaster {
         }
         for (signal, patience) in stages {
             self.signal(*signal)?;
-            if tokio::time::timeout(*patience, self.exited()).await.is_ok() {
+            if self.ends_within(*signal, *patience).await {
                 if *signal == Signal::Kill {
                     self.clear_children().await?;
                 }
@@ -281,6 +283,19 @@ impl Postmaster {
             tracing::warn!(pid = self.pid(), ?signal, "postmaster {} goes on", self.pid());
         }
         Err(PostmasterError::StillRunning { pid: self.pid() })
+    }
+
+    async fn ends_within(&self, signal: Signal, patience: Duration) -> bool {
+        let exited = tokio::time::timeout(patience, self.exited());
+        match signal {
+            Signal::FastStop => tokio::select! {
+                exited = exited => exited.is_ok(),
+                () = archiver::end_what_holds_up(&self.instance, self.pid()) => false,
+            },
+            Signal::Reload | Signal::SmartStop | Signal::ImmediateStop | Signal::Kill => {
+                exited.await.is_ok()
+            }
+        }
     }
 
     /// The last lines that this server has logged.

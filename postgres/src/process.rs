@@ -91,15 +91,38 @@ pub fn is_postgres_of(pid: i32, data_dir: &Path) -> bool {
 /// Whether this is a server process that has ended and that its parent has not waited for yet.
 pub fn is_dead_postgres(pid: i32) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
-    // `pid (name) state ...`; the name may have any character (proc_pid_stat(5)).
-    let zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    let zombie = Stat::read(pid).is_some_and(|stat| stat.is_dead);
     zombie && matches!(name(&proc).as_deref(), Some("postgres" | "postmaster"))
 }
 
 /// The server processes of a data directory (canonical), the postmaster included.
 pub fn postgres_in(data_dir: &Path) -> Vec<i32> {
     all().filter(|pid| is_postgres_of(*pid, data_dir)).collect()
+}
+
+/// The living children of a process.
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
+    living(|stat| stat.parent == parent)
+}
+
+/// The living processes of a process group.
+pub(crate) fn members_of(group: i32) -> Vec<i32> {
+    living(|stat| stat.group == group)
+}
+
+/// How long ago a process was started; `None` for one that is gone.
+pub(crate) fn age(pid: i32) -> Option<Duration> {
+    let started = Stat::read(pid)?.started_ticks.checked_mul(1000)?;
+    let started = started.checked_div(rustix::param::clock_ticks_per_second())?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?);
+    Some(now.saturating_sub(Duration::from_millis(started)))
+}
+
+/// What a process says that it is; empty for one that is gone.
+pub(crate) fn title(pid: i32) -> String {
+    let arguments = arguments(&PathBuf::from(format!("/proc/{pid}")));
+    arguments.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The programs that are writing to a data directory, left by a keeper that was killed: copies,
@@ -167,6 +190,36 @@ fn all() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+fn living(wanted: impl Fn(&Stat) -> bool) -> Vec<i32> {
+    all()
+        .filter(|pid| Stat::read(*pid).is_some_and(|stat| !stat.is_dead && wanted(&stat)))
+        .collect()
+}
+
+/// What the kernel says of a process (`proc_pid_stat(5)`).
+struct Stat {
+    /// It has ended, and nobody has waited for it yet.
+    is_dead: bool,
+    parent: i32,
+    group: i32,
+    /// After the machine's.
+    started_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // `pid (name) state parent group ...`, the start as field 22; the name may have any character.
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        Some(Self {
+            is_dead: fields.next()? == "Z",
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            started_ticks: fields.nth(16)?.parse().ok()?,
+        })
+    }
+}
+
 fn name(proc: &Path) -> Option<String> {
     Some(fs::read_to_string(proc.join("comm")).ok()?.trim_end().to_owned())
 }
@@ -186,6 +239,8 @@ mod tests {
         let pid = i32::try_from(child.id().unwrap()).unwrap();
         let process = Process::open(pid).unwrap().unwrap();
         assert!(process.is_alive());
+        assert!(age(pid).unwrap() < Duration::from_secs(10), "{:?}", age(pid));
+        assert!(age(1).unwrap() > age(pid).unwrap());
         let soon = tokio::time::timeout(Duration::from_millis(50), process.exited());
         assert!(soon.await.is_err());
         process.signal(Signal::KILL).unwrap();

@@ -76,9 +76,7 @@ pub enum InvalidSettings {
         value: u64,
     },
     /// Two timers in the wrong order.
-    #[error(
-        "{lesser} ({lesser_ms} ms) must be at most {share} of {greater} ({greater_ms} ms): {why}"
-    )]
+    #[error("{lesser} ({lesser_ms} ms) must be at most {share}{greater} ({greater_ms} ms): {why}")]
     Relation {
         /// The one that must be smaller.
         lesser: &'static str,
@@ -88,7 +86,7 @@ pub enum InvalidSettings {
         greater: &'static str,
         /// Its value.
         greater_ms: u64,
-        /// By how much.
+        /// By how much: such as `half of `.
         share: &'static str,
         /// The reason.
         why: &'static str,
@@ -126,28 +124,78 @@ impl Settings {
         range("stall-timeout", timers.stall_timeout_ms, 100, 3_600_000)?;
         range("election-grace", timers.election_grace_ms, 0, 600_000)?;
         range("drain-timeout", timers.drain_timeout_ms, 1000, 86_400_000)?;
-        if timers.lease_ms * 10 > timers.node_timeout_ms * 9 {
-            return Err(InvalidSettings::Relation {
-                lesser: "lease",
-                lesser_ms: timers.lease_ms,
-                greater: "node-timeout",
-                greater_ms: timers.node_timeout_ms,
-                share: "nine tenths",
-                why: "a primary that has been cut off must have stopped before another is promoted",
-            });
-        }
-        if timers.report_interval_ms * 2 > timers.lease_ms {
-            return Err(InvalidSettings::Relation {
-                lesser: "report-interval",
-                lesser_ms: timers.report_interval_ms,
-                greater: "lease",
-                greater_ms: timers.lease_ms,
-                share: "half",
-                why: "one lost report must not cost the primary its lease",
-            });
-        }
-        Ok(())
+        relations(&timers).iter().try_for_each(Relation::check)
     }
+}
+
+/// A timer under its name.
+type Timer = (&'static str, u64);
+
+/// `lesser` is at most `share` of `greater`.
+struct Relation {
+    lesser: Timer,
+    greater: Timer,
+    /// Numerator, denominator, and in words.
+    share: (u64, u64, &'static str),
+    why: &'static str,
+}
+
+impl Relation {
+    fn check(&self) -> Result<(), InvalidSettings> {
+        let ((lesser, lesser_ms), (greater, greater_ms)) = (self.lesser, self.greater);
+        let (numerator, denominator, share) = self.share;
+        if lesser_ms.saturating_mul(denominator) <= greater_ms.saturating_mul(numerator) {
+            return Ok(());
+        }
+        let why = self.why;
+        Err(InvalidSettings::Relation { lesser, lesser_ms, greater, greater_ms, share, why })
+    }
+}
+
+/// What must hold between the timers. `restart-budget` is free: how long to wait for a crashed
+/// PostgreSQL is a matter of taste, and its keeper reports all the while.
+fn relations(timers: &Timers) -> [Relation; 6] {
+    let node_timeout = ("node-timeout", timers.node_timeout_ms);
+    let report_interval = ("report-interval", timers.report_interval_ms);
+    let lease = ("lease", timers.lease_ms);
+    [
+        Relation {
+            lesser: lease,
+            greater: node_timeout,
+            share: (9, 10, "nine tenths of "),
+            why: "a primary that has been cut off must have stopped before another is promoted",
+        },
+        Relation {
+            lesser: report_interval,
+            greater: lease,
+            share: (1, 2, "half of "),
+            why: "one lost report must not cost the primary its lease",
+        },
+        Relation {
+            lesser: report_interval,
+            greater: node_timeout,
+            share: (1, 3, "a third of "),
+            why: "a silent node is probed after two of them, and a probe may take the last third",
+        },
+        Relation {
+            lesser: report_interval,
+            greater: ("stall-timeout", timers.stall_timeout_ms),
+            share: (1, 2, "half of "),
+            why: "a standby must not leave the sync set for one report that is late",
+        },
+        Relation {
+            lesser: ("election-grace", timers.election_grace_ms),
+            greater: node_timeout,
+            share: (1, 1, ""),
+            why: "a node that has been silent for as long counts as gone, and need not be waited for",
+        },
+        Relation {
+            lesser: node_timeout,
+            greater: ("drain-timeout", timers.drain_timeout_ms),
+            share: (1, 1, ""),
+            why: "a primary that falls silent while it stops must be found gone, not be given up before",
+        },
+    ]
 }
 
 impl Timers {
@@ -187,5 +235,63 @@ mod tests {
         ));
         let settings = Settings { report_interval_ms: Some(1500), ..Settings::default() };
         assert!(settings.validate().is_err());
+    }
+
+    fn relation(change: impl FnOnce(&mut Settings)) -> Option<(&'static str, &'static str)> {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        match settings.validate() {
+            Ok(()) => None,
+            Err(InvalidSettings::Relation { lesser, greater, .. }) => Some((lesser, greater)),
+            Err(error @ InvalidSettings::Range { .. }) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn each_relation_is_checked_and_its_limit_is_allowed() {
+        assert_eq!(relation(|s| s.lease_ms = Some(2700)), None);
+        assert_eq!(relation(|s| s.lease_ms = Some(2701)), Some(("lease", "node-timeout")));
+        assert_eq!(relation(|s| s.report_interval_ms = Some(1000)), None);
+        let late = |s: &mut Settings| s.report_interval_ms = Some(1001);
+        assert_eq!(relation(late), Some(("report-interval", "lease")));
+        let late = |s: &mut Settings| {
+            (s.lease_ms, s.report_interval_ms) = (Some(2700), Some(1001));
+        };
+        assert_eq!(relation(late), Some(("report-interval", "node-timeout")));
+        assert_eq!(relation(|s| s.stall_timeout_ms = Some(1000)), None);
+        let stalled = |s: &mut Settings| s.stall_timeout_ms = Some(999);
+        assert_eq!(relation(stalled), Some(("report-interval", "stall-timeout")));
+        assert_eq!(relation(|s| s.election_grace_ms = Some(3000)), None);
+        let slow = |s: &mut Settings| s.election_grace_ms = Some(3001);
+        assert_eq!(relation(slow), Some(("election-grace", "node-timeout")));
+        assert_eq!(relation(|s| s.drain_timeout_ms = Some(3000)), None);
+        let hasty = |s: &mut Settings| s.drain_timeout_ms = Some(2999);
+        assert_eq!(relation(hasty), Some(("node-timeout", "drain-timeout")));
+        assert_eq!(relation(|s| s.restart_budget_ms = Some(600_000)), None);
+    }
+
+    /// A timer that was set alone goes on to count when `node-timeout` changes.
+    #[test]
+    fn what_was_set_before_is_part_of_it() {
+        let shorter = |s: &mut Settings| (s.lease_ms, s.node_timeout_ms) = (Some(2000), 1000);
+        assert_eq!(relation(shorter), Some(("lease", "node-timeout")));
+        let longer = |s: &mut Settings| {
+            (s.drain_timeout_ms, s.node_timeout_ms) = (Some(5000), 10_000);
+        };
+        assert_eq!(relation(longer), Some(("node-timeout", "drain-timeout")));
+        let settings = Settings { lease_ms: Some(2900), ..Settings::default() };
+        assert_eq!(
+            settings.validate().unwrap_err().to_string(),
+            "lease (2900 ms) must be at most nine tenths of node-timeout (3000 ms): a primary that has been cut off must have stopped before another is promoted"
+        );
+    }
+
+    /// Whatever `node-timeout` may be, what follows from it fits.
+    #[test]
+    fn the_defaults_fit_everywhere() {
+        for node_timeout_ms in (300..=3_600_000).step_by(301) {
+            let settings = Settings { node_timeout_ms, ..Settings::default() };
+            assert_eq!(settings.validate(), Ok(()), "{node_timeout_ms}");
+        }
     }
 }

@@ -12,6 +12,9 @@ const FAST_PATIENCE: Duration = Duration::from_secs(30);
 const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(6);
 /// A killed process ends unless the kernel is stuck.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// All of them, one after the other.
+pub(crate) const LONGEST_STOP: Duration =
+    FAST_PATIENCE.saturating_add(IMMEDIATE_PATIENCE).saturating_add(KILL_PATIENCE);
 
 impl Node {
     /// Starts Postgres; whether it gets ready is seen later.

@@ -48,4 +48,5 @@ mod rule_9;
 mod rule_9_block;
 mod rule_9_mixed;
 mod stage;
+mod stops;
 mod versions;

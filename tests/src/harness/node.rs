@@ -246,20 +246,21 @@ impl Node {
 
     /// Freezes its keeper alone.
     pub fn freeze_keeper(&self) -> Result<()> {
-        let keeper = self.keeper();
-        keeper
-            .as_ref()
-            .with_context(|| format!("{} has no keeper", self.name))?
-            .signal(Signal::STOP)
+        self.signal_keeper(Signal::STOP)
     }
 
     /// Lets a frozen keeper go on.
     pub fn thaw_keeper(&self) -> Result<()> {
+        self.signal_keeper(Signal::CONT)
+    }
+
+    /// A signal to the keeper alone, which goes on to count as running.
+    pub fn signal_keeper(&self, what: Signal) -> Result<()> {
         let keeper = self.keeper();
         keeper
             .as_ref()
-            .with_context(|| format!("{} has no keeper", self.name))?
-            .signal(Signal::CONT)
+            .with_context(|| format!("{} has no keeper running", self.name))?
+            .signal(what)
     }
 
     /// SIGKILL to one server process that is not the postmaster, as the kernel does when memory is short.

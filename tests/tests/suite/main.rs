@@ -4,6 +4,7 @@
 //! deadlines and print what they last saw; a failed test leaves its directory and says where.
 
 mod adoption;
+mod archiving;
 mod birth;
 mod catching_up;
 mod chaos;
@@ -23,3 +24,4 @@ mod standbys;
 mod stops;
 mod switchovers;
 mod tools;
+mod watchdog;

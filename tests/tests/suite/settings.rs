@@ -87,3 +87,51 @@ async fn bad_values() -> Result<()> {
     ensure!(cluster.settled().await?.revision == before, "something was changed");
     cluster.judge().without_workload().await
 }
+
+/// Timers that do not work together are refused in one line that names both with their values, also where
+/// one of them was set long ago, or follows from another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timers_that_do_not_work_together() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    disagree(&cluster, "lease", "3s", &["lease (3000 ms)", "node-timeout (3000 ms)"]).await?;
+    disagree(&cluster, "report-interval", "1100ms", &["(1100 ms)", "lease (2000 ms)"]).await?;
+    disagree(&cluster, "drain-timeout", "2s", &["node-timeout (3000 ms)", "(2000 ms)"]).await?;
+    disagree(&cluster, "election-grace", "4s", &["election-grace (4000 ms)", "(3000 ms)"]).await?;
+    set(&cluster, "lease", "2700ms").await?;
+    disagree(&cluster, "report-interval", "1200ms", &["(1200 ms)", "node-timeout"]).await?;
+    // Set alone before: it does not follow any more.
+    disagree(&cluster, "node-timeout", "2s", &["lease (2700 ms)", "node-timeout (2000 ms)"])
+        .await?;
+    disagree(&cluster, "stall-timeout", "900ms", &["report-interval (500 ms)", "(900 ms)"]).await?;
+    set(&cluster, "stall-timeout", "1s").await?;
+    disagree(&cluster, "node-timeout", "10s", &["(1666 ms)", "lease (2700 ms)"]).await?;
+    set(&cluster, "lease", "default").await?;
+    disagree(&cluster, "node-timeout", "10s", &["(1666 ms)", "stall-timeout (1000 ms)"]).await?;
+    set(&cluster, "drain-timeout", "5s").await?;
+    set(&cluster, "stall-timeout", "default").await?;
+    disagree(&cluster, "node-timeout", "10s", &["(10000 ms)", "drain-timeout (5000 ms)"]).await?;
+    set(&cluster, "drain-timeout", "default").await?;
+    set(&cluster, "node-timeout", "10s").await?;
+    // Taking a setting back is a change as well.
+    set(&cluster, "report-interval", "200ms").await?;
+    set(&cluster, "lease", "500ms").await?;
+    disagree(&cluster, "report-interval", "default", &["(1666 ms)", "lease (500 ms)"]).await?;
+    cluster.settled().await?;
+    cluster.judge().without_workload().await
+}
+
+async fn set(cluster: &Cluster, key: &str, value: &str) -> Result<()> {
+    cluster.perform(&["set", "formation", key, value]).await.map(drop)
+}
+
+async fn disagree(cluster: &Cluster, key: &str, value: &str, named: &[&str]) -> Result<()> {
+    let before = cluster.pgtandem(&["get", "formation"]).await?.stdout;
+    let answer = cluster.pgtandem(&["set", "formation", key, value]).await?;
+    let message = answer.text("message");
+    ensure!(answer.code == 1, "{key} {value}: {answer:?}");
+    ensure!(named.iter().all(|name| message.contains(name)), "{key} {value}: {message}");
+    ensure!(!message.contains('\n'), "{message}");
+    let after = cluster.pgtandem(&["get", "formation"]).await?.stdout;
+    ensure!(after == before, "{before} became {after}");
+    Ok(())
+}
