@@ -5,9 +5,9 @@ use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, is_alive, servers_in, signal, working_in};
 use super::sandbox::Sandbox;
-use super::scratch::as_postgres;
 use super::sql::Sql;
 use super::volume::{Storage, Volume};
+use super::wait::{DEADLINE, eventually};
 use crate::network::Host;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
@@ -236,12 +236,20 @@ impl Node {
     /// Somebody restarts its Postgres behind the keeper's back, as `pg_ctl restart` does; whoever starts it
     /// first has started it.
     pub async fn restart_postgres(&self) -> Result<()> {
-        let mut command = as_postgres("pg_ctl")?;
+        let before = self.postmaster()?;
+        let mut command = command("setpriv".as_ref());
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(binaries::postgres("pg_ctl")?);
         // Where the keeper was faster, it takes the new server for one that does not stop.
         command.args(["restart", "--mode=fast", "--no-wait", "--silent", "--timeout=3", "-D"]);
         command.arg(self.pgdata()).arg("-l").arg(self.pgdata().join("pg_ctl.log"));
-        let mut started = self.options.place.start("pg_ctl", command, &self.log)?;
-        started.wait().await.map(drop)
+        self.options.place.start("pg_ctl", command, &self.log)?.wait().await?;
+        eventually("another postmaster", DEADLINE, async || match self.postmaster() {
+            Ok(now) if now != before => Ok(Ok(())),
+            Ok(_) => Ok(Err("it is the same".to_owned())),
+            Err(error) => Ok(Err(error.to_string())),
+        })
+        .await
     }
 
     /// Freezes its keeper alone.

@@ -50,7 +50,7 @@ pub fn init_cluster(dir: &Path) -> Result<()> {
     run(command)
 }
 
-pub(super) fn as_postgres(program: &str) -> Result<Command> {
+fn as_postgres(program: &str) -> Result<Command> {
     let mut command = super::process::command(&binaries::postgres(program)?);
     // Where user postgres can be.
     command.current_dir("/");
