@@ -380,6 +380,9 @@ impl Agent {
                     let flushed = flushed(&self.heard.borrow());
                     self.node.look_after_slots(&flushed).await;
                 }
+                if self.right.runs_out() {
+                    self.node.ask_for_replies().await;
+                }
                 // Nothing tells when a standby begins or ceases to stream.
                 interval / 4
             }

@@ -93,6 +93,14 @@ impl Right {
         self.lock().is_proven(duty.in_force.as_ref(), duty.lease_ms, clock::now())
     }
 
+    /// Whether a primary that serves will soon have no right to, unless somebody is heard: less than half a
+    /// lease is left.
+    pub fn runs_out(&self) -> bool {
+        let half = self.duty().unwrap_or_default().lease_ms / 2;
+        let soon = self.until().is_some_and(|until| until.since(clock::now()) < half);
+        self.writable() && soon
+    }
+
     /// Whether this node serves as the primary with the right to.
     pub fn serves(&self) -> bool {
         self.writable() && self.holds()

@@ -176,6 +176,15 @@ impl Node {
         }
     }
 
+    /// Makes the standbys reply now: an idle primary hears from them once a second, which is longer than a
+    /// short lease.
+    pub async fn ask_for_replies(&mut self) {
+        let asked = async { self.session().await?.write_record().await };
+        if let Err(error) = asked.await {
+            tracing::debug!("the standbys were not asked: {error}");
+        }
+    }
+
     async fn end_probe(&mut self) {
         if let Some(probe) = self.seen.probe.take()
             && !probe.task.is_finished()

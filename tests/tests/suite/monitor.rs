@@ -106,3 +106,20 @@ async fn the_primary_restarts_without_it() -> Result<()> {
     cluster.verdict(workload).await?;
     Ok(())
 }
+
+/// With a lease shorter than the second after which idle standbys reply: an idle primary goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_primary_with_a_short_lease() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let set = cluster.pgtandem(&["set", "formation", "node-timeout", "1s"]).await?;
+    ensure!(set.code == 0, "{set:?}");
+    cluster.settled().await?;
+    let primary = cluster.primary().await?;
+    let before = primary.postmaster()?;
+    cluster.monitor().kill()?;
+    tokio::time::sleep(away() / 2).await;
+    ensure!(primary.postmaster()? == before, "it has fenced itself");
+    cluster.monitor().start()?;
+    cluster.judge().without_workload().await?;
+    Ok(())
+}
