@@ -23,7 +23,8 @@ enum Granted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Reply {
-    /// `reply_time` of the walsender, on the standby's clock: only whether it advances is looked at.
+    /// `reply_time` of the walsender, on the standby's clock, which somebody may set back: only whether it
+    /// changes is looked at, which takes a reply.
     stamp: i64,
     /// When it was seen to advance, on ours.
     advanced: Option<Millis>,
@@ -58,7 +59,7 @@ impl Tenure {
     /// its peer.
     pub fn saw_reply(&mut self, node: NodeId, stamp: i64, now: Millis) {
         match self.replies.get_mut(&node) {
-            Some(reply) if stamp > reply.stamp => {
+            Some(reply) if stamp != reply.stamp => {
                 *reply = Reply { stamp, advanced: Some(now) };
             }
             Some(_) => {}
@@ -148,6 +149,9 @@ mod tests {
         assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(0)));
         tenure.saw_reply(NodeId(2), 8, Millis(60));
         assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2060)));
+        // Its clock was set back.
+        tenure.saw_reply(NodeId(2), 5, Millis(90));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2090)));
     }
 
     #[test]

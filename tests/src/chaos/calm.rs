@@ -34,6 +34,8 @@ enum Trouble {
     Loss,
     /// Both cores are busy.
     Busy,
+    /// Somebody sets the wall clock of the node, or of the monitor, forward by an hour, or back.
+    Clock,
     /// `pg_ctl restart` on the primary, behind the keeper's back.
     Restart,
 }
@@ -54,6 +56,7 @@ const TROUBLES: &[Trouble] = &[
     Trouble::Again(Kind::KillKeeper),
     Trouble::Loss,
     Trouble::Busy,
+    Trouble::Clock,
     Trouble::Restart,
 ];
 
@@ -76,7 +79,8 @@ fn episode(seed: u64, until: Instant, tally: &mut Tally) -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
         let add = |builder: Builder, host: &_| builder.on(host).on_volume(1024);
-        let site = Site::start(&network, Builder::default().untraced(), 3, add).await?;
+        let site =
+            Site::start(&network, Builder::default().untraced().with_clocks(), 3, add).await?;
         let epoch = site.cluster().settled().await?.epoch;
         let workload = site.workload().await?;
         for _ in 0..DISTURBANCES {
@@ -134,6 +138,14 @@ async fn happen(
         Trouble::Loss => last(Kind::Loss, LONG).await,
         Trouble::Busy => {
             let _busy = Busy::start()?;
+            tokio::time::sleep(LONG).await;
+            Ok(Vec::new())
+        }
+        Trouble::Clock => {
+            // Each time from another hour.
+            let hours = i64::try_from(short.as_millis() % 3)? - 1;
+            node.clock()?.set(hours * 3600)?;
+            cluster.monitor().clock()?.set(-hours * 3600)?;
             tokio::time::sleep(LONG).await;
             Ok(Vec::new())
         }

@@ -28,6 +28,7 @@ pub struct Builder {
     nodes: Vec<NodeOptions>,
     order: Option<Vec<usize>>,
     untraced: bool,
+    own_clocks: bool,
     monitor: Place,
 }
 
@@ -85,6 +86,13 @@ impl Builder {
         self
     }
 
+    /// The monitor and each node have wall clocks of their own, which the test sets.
+    #[must_use]
+    pub fn with_clocks(mut self) -> Self {
+        self.own_clocks = true;
+        self
+    }
+
     /// No traces are written: where time is measured.
     #[must_use]
     pub fn untraced(mut self) -> Self {
@@ -96,6 +104,7 @@ impl Builder {
     pub async fn start(self) -> Result<Cluster> {
         let sandbox = Sandbox::new()?;
         let sandbox = if self.untraced { sandbox.untraced() } else { sandbox };
+        let sandbox = if self.own_clocks { sandbox.with_clocks() } else { sandbox };
         let monitor = Monitor::new(&sandbox, self.monitor)?;
         let nodes = self.nodes.into_iter().zip(1..).map(|(options, number)| {
             Node::new(&sandbox, &format!("node{number}"), &monitor.url(), options)

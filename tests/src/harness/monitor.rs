@@ -1,6 +1,7 @@
 //! The monitor under test.
 
 use super::binaries;
+use super::clock::Clock;
 use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, kill_all_in, signal};
@@ -25,6 +26,7 @@ pub struct Monitor {
     dir: PathBuf,
     log: PathBuf,
     trace: Option<PathBuf>,
+    clock: Option<Clock>,
     port: Port,
     http: reqwest::Client,
     process: Mutex<Option<Daemon>>,
@@ -38,6 +40,7 @@ impl Monitor {
             dir: sandbox.dir("monitor")?,
             log: sandbox.log("monitor"),
             trace: sandbox.trace("monitor"),
+            clock: sandbox.clock(&sandbox.dir("monitor")?)?,
             port: Port::take()?,
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
             process: Mutex::new(None),
@@ -47,6 +50,11 @@ impl Monitor {
     /// Where it answers.
     pub fn url(&self) -> String {
         format!("http://{}", self.place.address(self.port.number()))
+    }
+
+    /// Its wall clock.
+    pub fn clock(&self) -> Result<&Clock> {
+        self.clock.as_ref().context("the monitor has no clock of its own")
     }
 
     /// Starts it.
@@ -76,6 +84,9 @@ impl Monitor {
         command.arg("--listen").arg(self.place.address(self.port.number()).to_string());
         if let Some(trace) = &self.trace {
             command.env(TRACE, trace);
+        }
+        if let Some(clock) = &self.clock {
+            clock.below(&mut command);
         }
         Ok(command)
     }

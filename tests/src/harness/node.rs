@@ -1,6 +1,7 @@
 //! One data node: its keeper, its Postgres, and what can happen to them.
 
 use super::binaries;
+use super::clock::Clock;
 use super::place::Place;
 use super::ports::Port;
 use super::process::{Daemon, TRACE, command, is_alive, servers_in, signal, working_in};
@@ -40,6 +41,7 @@ pub struct Node {
     dir: PathBuf,
     log: PathBuf,
     trace: Option<PathBuf>,
+    clock: Option<Clock>,
     port: Port,
     rest: Port,
     monitor: String,
@@ -56,11 +58,13 @@ impl Node {
         if let (Some(volume), Some(host)) = (&volume, options.place.host()) {
             volume.show(host)?;
         }
+        let clock = sandbox.clock(&dir)?;
         let node = Self {
             name: name.to_owned(),
             dir,
             log: sandbox.log(name),
             trace: sandbox.trace(name),
+            clock,
             port: Port::take()?,
             rest: Port::take()?,
             monitor: monitor.to_owned(),
@@ -85,6 +89,11 @@ impl Node {
     /// Where its Postgres is reached.
     pub fn address(&self) -> SocketAddr {
         self.options.place.address(self.port())
+    }
+
+    /// Its wall clock.
+    pub fn clock(&self) -> Result<&Clock> {
+        self.clock.as_ref().with_context(|| format!("{} has no clock of its own", self.name))
     }
 
     /// The host that it runs on, where it has one of its own.
@@ -159,6 +168,9 @@ impl Node {
         command.args(&self.options.arguments);
         if let Some(trace) = &self.trace {
             command.env(TRACE, trace);
+        }
+        if let Some(clock) = &self.clock {
+            clock.below(&mut command);
         }
         Ok(command)
     }

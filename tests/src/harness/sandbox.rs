@@ -3,6 +3,7 @@
 //! Short paths under `/tmp`, since the path of a unix socket has at most 107 bytes. Tests run as root
 //! give what Postgres needs to user `postgres`; run by anybody else, all belongs to that user.
 
+use super::clock::Clock;
 use super::process::{end_all_in, kill_all_in};
 use anyhow::{Context as _, Result};
 use std::fs::{self, Permissions};
@@ -33,6 +34,7 @@ pub fn postgres_user() -> Result<Option<(u32, u32)>> {
 pub struct Sandbox {
     root: PathBuf,
     traced: bool,
+    own_clocks: bool,
 }
 
 impl Sandbox {
@@ -45,13 +47,24 @@ impl Sandbox {
         fs::create_dir(dir.join("logs"))?;
         fs::create_dir(dir.join("traces"))?;
         ALL.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
-        Ok(Self { root: dir, traced: true })
+        Ok(Self { root: dir, traced: true, own_clocks: false })
     }
 
     /// Programs write no traces: where time is measured.
     #[must_use]
     pub fn untraced(self) -> Self {
         Self { traced: false, ..self }
+    }
+
+    /// Every program has a wall clock of its own.
+    #[must_use]
+    pub fn with_clocks(self) -> Self {
+        Self { own_clocks: true, ..self }
+    }
+
+    /// The clock of what runs in this directory, where it has one.
+    pub fn clock(&self, dir: &Path) -> Result<Option<Clock>> {
+        self.own_clocks.then(|| Clock::new(dir)).transpose()
     }
 
     /// Where it is.

@@ -8,6 +8,7 @@ mod archiving;
 mod birth;
 mod catching_up;
 mod chaos;
+mod clocks;
 mod demo;
 mod drops;
 mod elections;
