@@ -240,10 +240,8 @@ impl Task {
             return;
         }
         if self.work.is_away() {
-            for request in self.requests.drain(..) {
-                request.refuse(crate::http::store_away());
-            }
-            if self.work.may_retry(now.mono) {
+            // Who asks is told what is so now, not what was when it was last tried.
+            if self.work.may_retry(now.mono) || !self.requests.is_empty() {
                 self.work.reload(&self.context, &self.record);
             }
             return;

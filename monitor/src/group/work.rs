@@ -254,6 +254,9 @@ impl Task {
             }
             Done::Loaded(Err(error)) => {
                 self.work.back_off(now.mono);
+                for request in self.requests.drain(..) {
+                    request.refuse(http::store_away());
+                }
                 if !error.is_away() {
                     self.log_failure(&error);
                 }

@@ -3,6 +3,10 @@
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use tests::harness::Cluster;
+use tests::harness::wait::{DEADLINE, eventually};
+
+/// Longer than the node timeout.
+const A_WHILE: Duration = Duration::from_secs(5);
 
 /// How long the monitor is away; `MONITOR_AWAY_SECONDS` makes it a minute, or more.
 fn away() -> Duration {
@@ -121,5 +125,32 @@ async fn an_idle_primary_with_a_short_lease() -> Result<()> {
     ensure!(primary.postmaster()? == before, "it has fenced itself");
     cluster.monitor().start()?;
     cluster.judge().without_workload().await?;
+    Ok(())
+}
+
+/// A keeper that stands still is no reason to replace its primary: the monitor logs in to its Postgres,
+/// and gets an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_asks_the_postgres_of_a_silent_keeper() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    let before = cluster.settled().await?;
+    let workload = cluster.workload().await?;
+    let primary = cluster.primary().await?;
+    let sql = primary.sql().await?;
+    sql.run("alter system set log_connections = on").await?;
+    sql.run("select pg_reload_conf()").await?;
+    primary.freeze_keeper()?;
+    let log = primary.state_dir().join("postgres.log");
+    eventually("a login of the monitor", DEADLINE, async || {
+        let text = std::fs::read_to_string(&log)?;
+        let found = text.contains("connection authorized: user=pgtandem_monitor");
+        Ok(if found { Ok(()) } else { Err("there was none".to_owned()) })
+    })
+    .await?;
+    cluster.stays("the same primary", A_WHILE, |status| status.epoch == before.epoch).await?;
+    primary.thaw_keeper()?;
+    cluster.settled().await?;
+    workload.goes_on().await?;
+    cluster.verdict(workload).await?;
     Ok(())
 }
