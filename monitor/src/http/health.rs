@@ -20,7 +20,13 @@ pub(super) async fn healthz() -> &'static str {
 
 /// `GET /readyz`: requests are served.
 pub(super) async fn readyz(service: State) -> (StatusCode, Json<Ready>) {
-    let ready = service.readiness();
+    let mut ready = service.readiness();
+    // What is so now: the database may have gone since it was last looked at.
+    if ready.ready
+        && let Ok(store) = service.store()
+    {
+        ready.ready = store.ping().await.is_ok();
+    }
     let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(ready))
 }

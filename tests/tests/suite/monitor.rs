@@ -151,6 +151,10 @@ async fn it_asks_the_postgres_of_a_silent_keeper() -> Result<()> {
     primary.thaw_keeper()?;
     cluster.settled().await?;
     workload.goes_on().await?;
-    cluster.verdict(workload).await?;
+    cluster
+        .judge()
+        .expecting("the lease has run out", "a keeper that wakes up has no proof left")
+        .of(workload)
+        .await?;
     Ok(())
 }
