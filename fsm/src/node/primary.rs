@@ -27,8 +27,12 @@ pub(super) fn be_primary(
             };
         }
         // Nothing is ever initialised empty under an existing identity (rule 11).
-        Data::Empty | Data::Rebuilding | Data::Unusable => {
+        Data::Empty | Data::Rebuilding => {
             return Plan::wait(NodeState::Demoted, "another primary: the data of this one is lost");
+        }
+        // Somebody may mend that.
+        Data::Unusable => {
+            return Plan::wait(NodeState::Demoted, "a data directory that can be used");
         }
         Data::Present { .. } => {}
     }

@@ -1,7 +1,7 @@
 //! What happens to real nodes and not in the other walks, where nothing that is checked depends on it.
 
 use crate::log::Log;
-use crate::machine::{Frozen, Machine};
+use crate::machine::{Frozen, Machine, ServerMemory};
 use crate::node::SYSTEM;
 use crate::random::Random;
 use crate::world::World;
@@ -31,9 +31,12 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
     let Some(id) = random.pick(&ids) else { return };
     let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
     let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
-    let kind = random.below(10);
-    if kind > 7 {
+    let kind = random.below(14);
+    if kind > 11 {
         return stop_and_go(world, id);
+    }
+    if kind == 11 {
+        return remove_files(world, id);
     }
     let Some(machine) = world.machines.get_mut(id) else { return };
     match kind {
@@ -50,6 +53,12 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
             machine.view.upstream_lacks = may_lack(machine).then_some(lack);
         }
         6 => machine.view.broken ^= machine.view.process != Process::Running,
+        8 | 9 => hide_or_show(machine, random),
+        // It is about to end by itself, and says so in its lock file.
+        10 if machine.view.process == Process::Running => {
+            (machine.view.process, machine.view.server) = (Process::Starting, None);
+        }
+        10 => {}
         _ => take_file(machine, copied),
     }
 }
@@ -61,6 +70,41 @@ fn stop_and_go(world: &mut World, id: NodeId) {
         Some(Frozen::Postgres) => world.thaw(id),
         Some(Frozen::Keeper | Frozen::Host) | None => {}
     }
+}
+
+/// The data directory cannot be read, or can again: its mode, the disk, files that are missing. What runs goes
+/// on.
+fn hide_or_show(machine: &mut Machine, random: &mut Random) {
+    if let Some(data) = machine.hidden.take() {
+        machine.view.data = data;
+    } else if machine.has_data() {
+        machine.hidden = Some(std::mem::replace(&mut machine.view.data, Data::Unusable));
+        if random.one_in(2) {
+            machine.view.file = File { upstream: None, spec: None, current: false };
+            machine.view.adopted = false;
+        }
+    }
+}
+
+/// All files are removed, also under a server that runs: it goes on, and cannot be asked.
+fn remove_files(world: &mut World, id: NodeId) {
+    if !world.can_lose_disk(id) {
+        return;
+    }
+    world.disk_lost = true;
+    let Some(machine) = world.machines.get_mut(id) else { return };
+    if machine.view.process == Process::Running {
+        machine.view.process = Process::Starting;
+    }
+    machine.hidden = None;
+    machine.log = Log::new(id);
+    machine.slots.clear();
+    machine.view.data = Data::Empty;
+    machine.view.server = None;
+    machine.view.file = File { upstream: None, spec: None, current: false };
+    machine.view.checkpointed = false;
+    machine.view.adopted = false;
+    machine.server = ServerMemory::default();
 }
 
 fn may_lack(machine: &Machine) -> bool {
