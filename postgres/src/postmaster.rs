@@ -281,6 +281,17 @@ impl Postmaster {
         blocking(move || Ok(log_tail(&path, start).unwrap_or_default())).await.unwrap_or_default()
     }
 
+    /// Why it has ended, in its own words as far as they stand in its log; else how it ended.
+    pub async fn last_words(&self) -> Option<String> {
+        let (path, start) = (self.instance.log_path.clone(), self.log_start);
+        let tail = blocking(move || Ok(read_tail(&path, start).unwrap_or_default()));
+        if let Some(words) = reasons(&tail.await.unwrap_or_default()) {
+            return Some(words);
+        }
+        let status = (*self.exit.as_ref()?.borrow())?;
+        Some(format!("it ended with {status}"))
+    }
+
     async fn clear_children(&self) -> Result<(), PostmasterError> {
         end_children(&self.instance).await
     }
@@ -352,10 +363,47 @@ fn open_log(instance: &Instance) -> Result<(File, u64), PostmasterError> {
 }
 
 fn log_tail(path: &Path, start: u64) -> io::Result<String> {
+    Ok(last_lines(&read_tail(path, start)?, 10))
+}
+
+/// The lines of a log that say why a server has ended: not those to clients that came meanwhile.
+fn reasons(log: &str) -> Option<String> {
+    const TELLING: [&str; 4] =
+        ["PANIC:  ", "FATAL:  ", "was terminated by signal", "syntax error in"];
+    const TO_CLIENTS: [&str; 2] = ["FATAL:  the database system is", "FATAL:  terminating"];
+    let tells = |line: &&str| {
+        let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
+        has(&TELLING) && !has(&TO_CLIENTS)
+    };
+    let lines: Vec<_> = log.lines().filter(tells).collect();
+    let shown = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default();
+    (!shown.is_empty()).then(|| shown.join("; "))
+}
+
+fn read_tail(path: &Path, start: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES).max(start)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(last_lines(&String::from_utf8_lossy(&bytes), 10))
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_from_talk() {
+        let log = "\
+2026-01-02 03:04:05.678 UTC [1] LOG:  starting PostgreSQL
+2026-01-02 03:04:05.678 UTC [2] FATAL:  the database system is starting up
+2026-01-02 03:04:05.678 UTC [3] PANIC:  could not write to file \"pg_wal/xlogtemp.3\"
+2026-01-02 03:04:05.678 UTC [1] LOG:  startup process (PID 3) was terminated by signal 6: Aborted
+2026-01-02 03:04:05.678 UTC [1] LOG:  database system is shut down";
+        let words = reasons(log).unwrap();
+        assert!(words.contains("PANIC") && words.contains("signal 6"), "{words}");
+        assert!(!words.contains("starting"), "{words}");
+        assert_eq!(reasons("LOG:  database system is shut down"), None);
+    }
 }
