@@ -5,6 +5,7 @@
 
 mod adoption;
 mod birth;
+mod cannot_run;
 mod catching_up;
 mod demo;
 mod drops;
