@@ -36,6 +36,7 @@ pub struct Look {
 
 /// What a look needs to know that the node does not.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as in a view")]
 pub struct Circumstances {
     /// An answer has been received by this process.
     pub heard: bool,

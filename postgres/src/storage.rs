@@ -62,21 +62,21 @@ pub fn room_in(path: PathBuf) -> io::Result<Room> {
 
 /// The data directory, and the WAL directory where it is a symbolic link to elsewhere.
 fn directories(data_dir: &DataDir) -> Vec<PathBuf> {
-    std::iter::once(data_dir.path().to_path_buf()).chain(linked(data_dir.wal_dir())).collect()
+    std::iter::once(data_dir.path().to_path_buf()).chain(linked(&data_dir.wal_dir())).collect()
 }
 
 /// Where a symbolic link leads.
-fn linked(path: PathBuf) -> Option<PathBuf> {
-    let is_link = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink());
-    is_link.then(|| fs::canonicalize(&path).ok()).flatten()
+fn linked(path: &Path) -> Option<PathBuf> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    is_link.then(|| fs::canonicalize(path).ok()).flatten()
 }
 
 /// Makes a whole cluster durable: the data directory, and what lies elsewhere of it.
 pub fn sync(data_dir: &DataDir) -> Result<(), DurableError> {
     let spaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
-    let spaces = spaces.filter_map(|entry| linked(entry.path()));
-    let all = directories(data_dir).into_iter().chain(spaces);
-    all.map(|dir| durable::sync_file_system(&dir)).collect()
+    let spaces = spaces.filter_map(|entry| linked(&entry.path()));
+    let mut all = directories(data_dir).into_iter().chain(spaces);
+    all.try_for_each(|dir| durable::sync_file_system(&dir))
 }
 
 /// What PostgreSQL and we keep in a WAL directory: segments, the histories of timelines, backups and

@@ -20,7 +20,9 @@ pub(super) fn be_primary(
     let assignment = &persisted.assignment;
     match &view.data {
         Data::Empty if timeline.is_none() && assignment.system_identifier.is_none() => {
-            return if view.heard {
+            return if view.is_primary() {
+                Plan::step(NodeState::Init, Step::StopImmediate)
+            } else if view.heard {
                 Plan::step(NodeState::Init, Step::Initialise)
             } else {
                 Plan::wait(NodeState::Init, "the monitor's answer")

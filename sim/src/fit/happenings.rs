@@ -25,18 +25,17 @@ pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
     machine.view.adopted = false;
 }
 
-/// Something happens to some node.
-pub(super) fn happen(world: &mut World, random: &mut Random) {
+/// Something happens to some node; to its files, too, where that is wanted.
+pub(super) fn happen(world: &mut World, random: &mut Random, files: bool) {
     let ids = world.ids();
     let Some(id) = random.pick(&ids) else { return };
     let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
     let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
-    let kind = random.below(14);
-    if kind > 11 {
-        return stop_and_go(world, id);
-    }
-    if kind == 11 {
-        return remove_files(world, id);
+    let kind = random.below(if files { 14 } else { 10 });
+    match kind {
+        8 | 9 => return stop_and_go(world, id),
+        10 => return remove_files(world, id),
+        _ => {}
     }
     let Some(machine) = world.machines.get_mut(id) else { return };
     match kind {
@@ -53,12 +52,12 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
             machine.view.upstream_lacks = may_lack(machine).then_some(lack);
         }
         6 => machine.view.broken ^= machine.view.process != Process::Running,
-        8 | 9 => hide_or_show(machine, random),
+        11 | 12 => hide_or_show(machine, random),
         // It is about to end by itself, and says so in its lock file.
-        10 if machine.view.process == Process::Running => {
+        13 if machine.view.process == Process::Running => {
             (machine.view.process, machine.view.server) = (Process::Starting, None);
         }
-        10 => {}
+        13 => {}
         _ => take_file(machine, copied),
     }
 }
