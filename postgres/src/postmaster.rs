@@ -313,20 +313,28 @@ pub async fn end_children(instance: &Instance) -> Result<(), PostmasterError> {
 /// started the server is gone and process 1 of a container reaps late or never. No server process of
 /// the directory is left here, and a new one still checks the shared memory by the directory itself.
 fn clear_lock_of_the_dead(instance: &Instance) -> Result<(), PostmasterError> {
+    // The lock of the socket that we would use is there also where the data directory was removed.
+    clear_socket_lock(&instance.socket_dir, instance.port)?;
     let Some(file) = read_pid_file(instance)? else { return Ok(()) };
     if !process::is_dead_postgres(file.pid) {
         return Ok(());
     }
     tracing::info!(pid = file.pid, "removing the lock files of dead postmaster {}", file.pid);
-    // The socket's lock has the same layout. Ours goes last: it is how the other is found.
+    // Ours goes last: it is how the other is found.
     if let (Some(dir), Some(port)) = (&file.socket_dir, file.port) {
-        let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
-        let text = fs::read_to_string(&lock).unwrap_or_default();
-        if PidFile::parse(&text).is_some_and(|lock| lock.pid == file.pid) {
-            remove_lock(lock)?;
-        }
+        clear_socket_lock(dir, port)?;
     }
     remove_lock(instance.data_dir.join("postmaster.pid"))
+}
+
+/// It has the same layout.
+fn clear_socket_lock(dir: &Path, port: u16) -> Result<(), PostmasterError> {
+    let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
+    let text = fs::read_to_string(&lock).unwrap_or_default();
+    match PidFile::parse(&text) {
+        Some(file) if process::is_dead_postgres(file.pid) => remove_lock(lock),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn remove_lock(path: PathBuf) -> Result<(), PostmasterError> {
