@@ -2,7 +2,7 @@
 //! The group goes on without it if it safely can, status says why in PostgreSQL's own words, and it comes
 //! back by itself once the cause is mended.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use shared::api::{NodeStatus, Status};
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 use tests::harness::cluster::node_of;
 use tests::harness::process::signal;
-use tests::harness::wait::{DEADLINE, eventually};
+use tests::harness::wait::{DEADLINE, eventually, eventually_every};
 use tests::harness::{Cluster, Node};
 
 /// A volume for a cluster and all that a test writes: with a few segments of WAL in it there still is
@@ -193,11 +193,7 @@ async fn the_data_of_the_only_node_is_removed() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_is_read_only() -> Result<()> {
-    let mut builder = Cluster::builder();
-    for _ in 0..3 {
-        builder = builder.nodes(1).on_volume(ROOMY);
-    }
-    let cluster = builder.start().await?;
+    let cluster = on_volumes(3).await?;
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
     old.volume()?.read_only()?;
@@ -305,9 +301,9 @@ async fn write_wal(node: &Node) -> Result<()> {
     Ok(())
 }
 
-async fn on_volumes() -> Result<Cluster> {
+async fn on_volumes(nodes: usize) -> Result<Cluster> {
     let mut builder = Cluster::builder();
-    for _ in 0..3 {
+    for _ in 0..nodes {
         builder = builder.nodes(1).on_volume(ROOMY);
     }
     builder.start().await
@@ -315,7 +311,7 @@ async fn on_volumes() -> Result<Cluster> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_of_the_primary_is_full() -> Result<()> {
-    let cluster = on_volumes().await?;
+    let cluster = on_volumes(3).await?;
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
     let directory = old.pgdata_inode()?;
@@ -343,7 +339,7 @@ fn judge_full(cluster: &Cluster) -> tests::harness::verdict::Verdict<'_> {
 /// To change the primary would help nobody: it stays, and goes on when there is room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_disks_are_full() -> Result<()> {
-    let cluster = on_volumes().await?;
+    let cluster = on_volumes(3).await?;
     let before = cluster.settled().await?;
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
@@ -373,7 +369,7 @@ async fn all_disks_are_full() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_of_a_standby_is_full() -> Result<()> {
-    let cluster = on_volumes().await?;
+    let cluster = on_volumes(3).await?;
     let before = cluster.settled().await?;
     let workload = cluster.workload().await?;
     let primary = cluster.primary().await?;
@@ -409,10 +405,10 @@ async fn the_disk_of_a_standby_is_full() -> Result<()> {
 /// What is to be copied must fit: until it does, nothing is begun, and status says what is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_is_no_room_for_a_copy() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).on_volume(ROOMY).start().await?;
+    let cluster = on_volumes(2).await?;
     let workload = cluster.workload().await?;
     let standby = *cluster.standbys().await?.first().context("no standby")?;
-    let Ok(volume) = standby.volume() else { bail!("the second to join is the standby") };
+    let volume = standby.volume()?;
     standby.stop_keeper().await?;
     remove(&standby.pgdata())?;
     volume.fill_but(50 << 20)?;
@@ -429,23 +425,44 @@ async fn there_is_no_room_for_a_copy() -> Result<()> {
     Ok(())
 }
 
-/// WAL that lies elsewhere is in the way of a copy: it is the node's own and goes, whether the data directory is
-/// there or not.
+/// A node without data begins to copy, and its keeper is killed meanwhile.
+async fn interrupt_a_copy(node: &Node) -> Result<()> {
+    node.stop_keeper().await?;
+    remove(&node.pgdata())?;
+    node.start_keeper()?;
+    let begun = node.pgdata().join("base");
+    eventually_every(Duration::from_millis(1), "a copy", DEADLINE, async || {
+        Ok(if begun.exists() { Ok(()) } else { Err("nothing".to_owned()) })
+    })
+    .await?;
+    node.kill_keeper()
+}
+
+/// WAL that lies elsewhere is in the way of a copy: it is the node's own and goes, whether the data
+/// directory is there or not, or half of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_with_wal_elsewhere() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).wal_on_volume(ROOMY).start().await?;
+    let cluster = Cluster::builder().nodes(1).wal_on_volume(ROOMY).nodes(1).wal_on_volume(ROOMY);
+    let cluster = cluster.start().await?;
     let workload = cluster.workload().await?;
     let standby = *cluster.standbys().await?.first().context("no standby")?;
     let wal = standby.volume()?.dir().join("wal");
-    for all in [true, false] {
-        standby.stop_keeper().await?;
-        if all {
-            remove(&standby.pgdata())?;
-        } else {
-            standby.remove_wal_before("F")?;
+    for lost in ["everything", "WAL", "a keeper"] {
+        match lost {
+            "everything" => {
+                standby.stop_keeper().await?;
+                remove(&standby.pgdata())?;
+            }
+            "WAL" => {
+                standby.kill_both()?;
+                standby.remove_wal_before("F")?;
+            }
+            _ => interrupt_a_copy(standby).await?,
         }
+        let directory = standby.pgdata_inode().ok();
         standby.start_keeper()?;
         cluster.settled().await?;
+        ensure!(standby.pgdata_inode().ok() != directory, "{lost} was lost, and nothing copied");
         let link = fs::canonicalize(standby.pgdata().join("pg_wal"))?;
         ensure!(link == wal, "its WAL is in {}", link.display());
     }
