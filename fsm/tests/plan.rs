@@ -139,6 +139,11 @@ fn bodies() -> Vec<(LocalView, Lsn)> {
     for data in [Data::Empty, Data::Rebuilding, Data::Unusable] {
         bodies.push((LocalView { data, ..empty_view() }, Lsn(0)));
     }
+    // The files of a server that runs were removed, or cannot be read.
+    for data in [Data::Empty, Data::Unusable] {
+        let process = Process::Starting;
+        bodies.push((LocalView { data, process, ..empty_view() }, Lsn(0)));
+    }
     for (history, end) in logs() {
         for standby_signal in [false, true] {
             let data = |clean: bool| Data::Present {
@@ -308,7 +313,9 @@ fn may_wait(rig: &Rig, what: &str) -> bool {
         (Goal::Primary { .. }, "another primary: the data of this one is lost")
         | (Goal::Seal { .. }, "data to be sealed")
         | (Goal::FastForward { .. }, "data to fetch into") => lost,
-        (Goal::Follow { .. }, "a data directory that can be used") => unusable,
+        (Goal::Follow { .. } | Goal::Primary { .. }, "a data directory that can be used") => {
+            unusable
+        }
         (Goal::Follow { .. }, "a primary of an epoch that is not older than the own log") => {
             timeline == Some(NEW)
         }
@@ -439,6 +446,21 @@ fn a_keeper_without_state_does_nothing() {
     for (body, _) in bodies() {
         let plan: Plan = plan(&body, None);
         assert_eq!(plan.next, Next::Wait("the monitor's first answer"));
+    }
+}
+
+/// It goes on with the files that it has open, and its keeper cannot ask it.
+#[test]
+fn a_server_whose_files_were_removed_is_stopped_before_they_are_copied() {
+    let body = LocalView { process: Process::Starting, heard: true, ..empty_view() };
+    assert!(body.is_primary());
+    for assignment in goals().into_iter().filter(|assignment| assignment.epoch == Epoch(2)) {
+        let others = matches!(assignment.goal, Goal::Wait | Goal::Primary { .. } | Goal::Dropped);
+        for persisted in memories(&assignment).into_iter().filter(|_| !others) {
+            let next = plan(&body, Some(&persisted)).next;
+            let stops = [fsm::node::Step::StopFast, fsm::node::Step::StopImmediate];
+            assert!(stops.map(Next::Do).contains(&next), "{:?}: {next:?}", assignment.goal);
+        }
     }
 }
 

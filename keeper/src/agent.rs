@@ -1,6 +1,7 @@
 //! The loop: look, plan, report, act. One task owns the node; events wake it, a timer only bounds the
 //! wait.
 
+use crate::backoff::is_heavy;
 use crate::clock;
 use crate::guard::{Duty, Right};
 use crate::link::{Heard, flushed, is_news};
@@ -24,8 +25,8 @@ use tokio::sync::watch;
 
 /// How often a wait for something that has no event is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// After a step that failed.
-const RETRY: Duration = Duration::from_millis(100);
+/// While a copy goes on.
+const LOOK_AT_COPY: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
 const STOP_PATIENCE_MS: u64 = 30_000;
 
@@ -71,6 +72,8 @@ pub struct Agent {
     pub ending: watch::Receiver<Ending>,
     /// Why the last step failed.
     pub trouble: Option<(Step, String)>,
+    /// It was for lack of room.
+    pub refused: bool,
     /// Since when the present step or wait has been going on.
     pub since: (String, Millis),
     /// When a planned stop was asked for.
@@ -90,9 +93,9 @@ impl Agent {
             }
             let rebuilding = self.node.look_after_job().await;
             let circumstances = self.circumstances();
-            let crashes = self.node.crashes.last().copied();
+            let crashes = self.node.crashes.newest();
             let look = self.node.look(circumstances).await;
-            if self.node.crashes.last().copied() > crashes && self.needs_standbys() {
+            if self.node.crashes.newest() > crashes && self.needs_standbys() {
                 self.claim_lease();
             }
             self.note_proofs(&look);
@@ -141,6 +144,7 @@ impl Agent {
         {
             tracing::warn!("{error}");
         }
+        self.node.backoff.told(&answer.assignment);
         match Persisted::accept(self.node.persisted(), &answer.assignment) {
             Ok(None) => {}
             Ok(Some(mut next)) => {
@@ -200,6 +204,7 @@ impl Agent {
             heard: heard.answer.is_some(),
             may_write: self.may_write(heard.answer.is_some()),
             stopping,
+            full: self.room.borrow().iter().any(|found| !room(found).suffices()),
         }
     }
 
@@ -341,14 +346,18 @@ impl Agent {
         let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
         let crashes = &self.node.crashes;
         let now = clock::now();
-        if look.view.server.is_some() || !is_failed(self.node.down_since, crashes, now, budget) {
+        let (since, times) = (crashes.down_since(), crashes.times());
+        if look.view.server.is_some() || !is_failed(since, &times, now, budget) {
             return None;
         }
-        let down = self.node.down_since.map_or(0, |since| now.since(since));
-        let why = self.trouble.as_ref().map(|(_, error)| format!(": {error}")).unwrap_or_default();
+        let down = since.map_or(0, |since| now.since(since));
+        let trouble = self.trouble.as_ref().map(|(_, error)| error.as_str());
+        let data = self.node.warnings.get("data directory").map(String::as_str);
+        let why = trouble.or(data).or(crashes.why()).map(|why| format!(": {why}"));
         Some(format!(
-            "postgres has been down for {down} ms and was tried {} times{why}",
-            crashes.len()
+            "postgres has been down for {down} ms and has ended by itself {} times of late{}",
+            times.len(),
+            why.unwrap_or_default()
         ))
     }
 
@@ -371,7 +380,7 @@ impl Agent {
                     let since = self.since.1;
                     self.node.show_step(what, None, since);
                 }
-                if rebuilding { RETRY } else { LOOK_AGAIN }
+                if rebuilding { LOOK_AT_COPY } else { LOOK_AGAIN }
             }
             Next::Reached => {
                 self.node.step.send_replace(None);
@@ -393,12 +402,13 @@ impl Agent {
         self.begin(step.name());
         let since = self.since.1;
         self.node.show_step(step.name(), None, since);
-        let starting = matches!(step, Step::StartPrimary | Step::StartStandby);
-        if starting && self.node.crashes.len() > 2 {
-            // A crash loop: not as fast as it can be.
-            tokio::time::sleep(RETRY * 5).await;
+        let left = self.node.backoff.left(step, clock::now());
+        if left > 0 {
+            self.show_wait(step);
+            return Duration::from_millis(left);
         }
         let result = self.node.carry_out(step).await;
+        self.refused = matches!(result, Err(StepError::NoRoom { .. }));
         if let Some(trace) = &mut self.trace {
             trace.acted(step, &result);
         }
@@ -411,6 +421,9 @@ impl Agent {
                     step.name()
                 );
                 self.trouble = None;
+                if !is_heavy(step) {
+                    self.node.backoff.succeeded(step);
+                }
                 Duration::ZERO
             }
             Err(StepError::NotYet(what)) => {
@@ -418,7 +431,7 @@ impl Agent {
                 LOOK_AGAIN
             }
             Err(error) => {
-                let text = error.to_string();
+                let text = error.in_full();
                 let known = self.trouble.as_ref().is_some_and(|(_, known)| *known == text);
                 if !known {
                     tracing::warn!(
@@ -428,8 +441,26 @@ impl Agent {
                     );
                 }
                 self.trouble = Some((step.clone(), text));
-                RETRY
+                self.note_failure(step)
             }
+        }
+    }
+
+    /// A failed step waits; and where Postgres is down, that is why.
+    fn note_failure(&mut self, step: &Step) -> Duration {
+        let now = clock::now();
+        self.node.backoff.failed(step, now);
+        if self.node.running().is_none() {
+            self.node.crashes.is_kept_down(now);
+        }
+        Duration::from_millis(self.node.backoff.left(step, now))
+    }
+
+    /// A step that has been refused for lack of room is shown as the wait that it is.
+    fn show_wait(&self, step: &Step) {
+        if self.refused {
+            let what = format!("room on the disk for the {}", step.name());
+            self.node.show_step(&what, None, self.since.1);
         }
     }
 

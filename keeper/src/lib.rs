@@ -3,8 +3,10 @@
 //! of being one. What the next step is, and whether the proof holds, is decided in `fsm::node`.
 
 pub mod agent;
+pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod crashes;
 pub mod guard;
 pub mod link;
 pub mod local;

@@ -3,8 +3,8 @@
 use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
-use fsm::node::view::is_broken;
-use fsm::node::{Data, File, LocalView, Process, Server};
+use fsm::node::view::{RESTARTS, is_broken};
+use fsm::node::{Data, File, LocalView, Process, Server, Step};
 use postgres::config::ManagedConfig;
 use postgres::control::ClusterState;
 use postgres::datadir::Contents;
@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// How long a look waits for Postgres; what is said later is asked for again.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// Longer than any window in which crashes are counted.
-const CRASHES_KEPT_MS: u64 = 600_000;
+/// A control file that cannot be read is not read again sooner: that takes a process.
+const READ_AGAIN_MS: u64 = 500;
 
 /// What a look came to: the view that plans are made from, and the rest, for the report.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub struct Look {
 
 /// What a look needs to know that the node does not.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as in a view")]
 pub struct Circumstances {
     /// An answer has been received by this process.
     pub heard: bool,
@@ -43,6 +44,8 @@ pub struct Circumstances {
     pub may_write: bool,
     /// Postgres is to be stopped for good.
     pub stopping: bool,
+    /// There is no room on its disks: no wonder that it does not run.
+    pub full: bool,
 }
 
 impl Node {
@@ -63,7 +66,7 @@ impl Node {
             match tokio::time::timeout(LOOK_LIMIT, asked).await {
                 Ok(Ok(answer)) => {
                     server = Some(answer);
-                    self.down_since = None;
+                    self.note_ready();
                 }
                 Ok(Err(error)) => {
                     tracing::debug!("postgres does not answer: {error}");
@@ -77,6 +80,9 @@ impl Node {
             }
         }
         let data = self.data(postmaster.is_some()).await;
+        if data == Data::Unusable && server.is_none() {
+            self.crashes.is_kept_down(clock::now());
+        }
         if let (None, Data::Present { history, clean_end, standby_signal, .. }) = (&server, &data) {
             postgres.in_recovery = standby_signal.then_some(true);
             postgres.timeline = Some(history.timeline);
@@ -97,7 +103,7 @@ impl Node {
             may_write: circumstances.may_write,
             stopping: circumstances.stopping,
             adopted: self.is_adopted(),
-            broken: self.is_broken(),
+            broken: !circumstances.full && self.is_broken(),
             upstream_lacks,
         };
         Look { view, postgres, walsenders }
@@ -109,12 +115,13 @@ impl Node {
         if let Some(running) = self.running() {
             return Some(running);
         }
-        if self.postmaster.borrow().is_some() {
+        let ended = self.postmaster.borrow().clone();
+        if let Some(ended) = ended {
             self.postmaster.send_replace(None);
             self.forget_server();
             let is_primary = self.persisted().is_some_and(|p| p.assignment.goal.spec().is_some());
             if may_write || !is_primary {
-                self.note_crash();
+                self.note_crash(&ended).await;
             }
         }
         match Postmaster::adopt(&self.instance).await {
@@ -132,12 +139,33 @@ impl Node {
         }
     }
 
-    fn note_crash(&mut self) {
+    async fn note_crash(&mut self, ended: &Postmaster) {
         let now = clock::now();
-        self.crashes.push(now);
-        self.crashes.retain(|at| now.since(*at) < CRASHES_KEPT_MS);
-        self.down_since.get_or_insert(now);
-        tracing::warn!(node.id = self.id.0, "postgres of node {} has ended by itself", self.id);
+        let standby = disk(|| self.instance.data_dir.is_standby());
+        let why = ended.last_words().await;
+        let starting = self.crashes.was_starting();
+        tracing::warn!(
+            node.id = self.id.0,
+            "postgres of node {} has ended by itself: {}",
+            self.id,
+            why.as_deref().unwrap_or("it has not said why")
+        );
+        self.crashes.ended(now, standby, why);
+        if starting || self.crashes.times().len() > RESTARTS {
+            let step = if standby { Step::StartStandby } else { Step::StartPrimary };
+            self.backoff.failed(&step, now);
+        }
+        if starting {
+            let outcome = self.instance.check_start().await;
+            self.crashes.checked(outcome.map_err(|error| error.to_string()));
+        }
+    }
+
+    fn note_ready(&mut self) {
+        self.crashes.is_ready();
+        for step in [Step::StartStandby, Step::StartPrimary] {
+            self.backoff.succeeded(&step);
+        }
     }
 
     async fn ask(
@@ -230,10 +258,7 @@ impl Node {
 
     async fn own_history(&mut self) -> Option<History> {
         if self.seen.control.is_none() {
-            match self.instance.control_data().await {
-                Ok(control) => self.seen.control = Some(control),
-                Err(error) => tracing::warn!("cannot read the control file: {error}"),
-            }
+            self.read_control().await;
         }
         let control = self.seen.control.clone()?;
         match disk(|| timelines::own_history(&self.instance.data_dir, &control)) {
@@ -245,21 +270,50 @@ impl Node {
         }
     }
 
+    async fn read_control(&mut self) {
+        let now = clock::now();
+        if self.unreadable.as_ref().is_some_and(|(at, _)| now.since(*at) < READ_AGAIN_MS) {
+            return;
+        }
+        match self.instance.control_data().await {
+            Ok(control) => {
+                self.seen.control = Some(control);
+                self.unreadable = None;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.unreadable.as_ref().is_none_or(|(_, known)| *known != text) {
+                    tracing::warn!("cannot read the control file: {text}");
+                }
+                self.unreadable = Some((now, text));
+            }
+        }
+    }
+
+    /// It is there, and cannot be used.
+    fn is_unusable(&mut self, why: &str) -> Data {
+        let text = format!("the data directory cannot be used: {why}");
+        self.warnings.insert("data directory", text);
+        Data::Unusable
+    }
+
     async fn data(&mut self, running: bool) -> Data {
         if self.state.rebuilding {
             return Data::Rebuilding;
         }
         match disk(|| self.instance.data_dir.contents()) {
-            Contents::Missing | Contents::Empty => return Data::Empty,
-            Contents::Unusable { reason: why } => {
-                self.warnings
-                    .insert("data directory", format!("the data directory cannot be used: {why}"));
-                return Data::Unusable;
+            Contents::Missing | Contents::Empty => {
+                self.warnings.remove("data directory");
+                return Data::Empty;
             }
+            Contents::Unusable { reason: why } => return self.is_unusable(&why),
             Contents::Cluster { .. } => {}
         }
-        let Some(history) = self.own_history().await else { return Data::Unusable };
-        let Some(control) = self.seen.control.clone() else { return Data::Unusable };
+        let history = self.own_history().await;
+        let (Some(history), Some(control)) = (history, self.seen.control.clone()) else {
+            let why = self.unreadable.as_ref().map(|(_, why)| why.clone());
+            return self.is_unusable(&why.unwrap_or("its timeline history cannot be read".into()));
+        };
         self.warnings.remove("data directory");
         let standby_signal = disk(|| self.instance.data_dir.is_standby());
         let clean = !running && !standby_signal && control.state == ClusterState::ShutDown;
@@ -293,7 +347,7 @@ impl Node {
 
     fn is_broken(&self) -> bool {
         let budget = self.persisted().map_or(0, |p| p.assignment.timers.restart_budget_ms);
-        is_broken(&self.crashes, clock::now(), budget)
+        is_broken(&self.crashes.times_as_standby(), clock::now(), budget)
     }
 
     fn is_adopted(&self) -> bool {

@@ -4,14 +4,16 @@
 //! Owned by the agent's task alone; the guard and the link get copies of what they need. What waits
 //! for the disk here does so on the agent's task, never on theirs.
 
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Config;
+use crate::crashes::Crashes;
 use crate::state::{State, StateError, Store};
 use crate::upstream::Question;
 use crate::watchdog::Watchdog;
 use fsm::Millis;
-use fsm::node::Sync;
 use fsm::node::view::Persisted;
+use fsm::node::{Step, Sync};
 use postgres::control::ControlData;
 use postgres::instance::Instance;
 use postgres::postmaster::{Postmaster, Signal};
@@ -48,10 +50,12 @@ pub struct Node {
     pub seen: Seen,
     /// Long work under way.
     pub job: Option<Job>,
-    /// When it went down by itself, and was not ready again.
-    pub down_since: Option<Millis>,
-    /// When it went down by itself, recently.
-    pub crashes: Vec<Millis>,
+    /// When it went down by itself, and why.
+    pub crashes: Crashes,
+    /// Steps that have failed.
+    pub backoff: Backoff,
+    /// When the control file could not be read, and why.
+    pub unreadable: Option<(Millis, String)>,
     /// The HBA rules that were written last.
     pub hba: Option<Vec<String>>,
     /// The step under way.
@@ -142,8 +146,8 @@ impl Drop for ProbeTask {
 /// Long work in the background: a copy or a rewind.
 #[derive(Debug)]
 pub struct Job {
-    /// Its name for people.
-    pub name: &'static str,
+    /// What it is a part of.
+    pub step: Step,
     /// The upstream's node and the epoch it is for; it is given up when these change.
     pub purpose: (NodeId, shared::ids::Epoch),
     /// When it began.
@@ -178,8 +182,9 @@ impl Node {
             session: None,
             seen: Seen::default(),
             job: None,
-            down_since: None,
-            crashes: Vec::new(),
+            crashes: Crashes::default(),
+            backoff: Backoff::default(),
+            unreadable: None,
             hba: None,
             step: watch::Sender::new(None),
             warnings: BTreeMap::new(),

@@ -74,7 +74,7 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     }
     // First of all: a keeper that was killed has left the device to tick.
     let watchdog = watchdog(&config, &instance, &state);
-    check_free(&config, &instance).await?;
+    check_free(&config, &instance, state.identity.is_none()).await?;
     postgres::process::end_tools_on(instance.data_dir.path(), Duration::from_secs(2)).await;
     let listener = TcpListener::bind(config.rest_listen).await.map_err(|error| {
         let message = format!(
@@ -145,12 +145,12 @@ fn instance(config: &Config) -> Result<Instance, ApiError> {
 }
 
 /// Nothing is asked of the monitor before it is clear that this node could do its part.
-async fn check_free(config: &Config, instance: &Instance) -> Result<(), ApiError> {
+async fn check_free(config: &Config, instance: &Instance, joins: bool) -> Result<(), ApiError> {
     if let Contents::Unusable { reason } = instance.data_dir.contents() {
         let message = format!("{} cannot be used: {reason}", config.pgdata.display());
         return Err(failure(2, "pgdata", message));
     }
-    writable(config, instance)?;
+    writable(config, instance, joins)?;
     let running = postgres::postmaster::Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.
@@ -168,7 +168,7 @@ async fn check_free(config: &Config, instance: &Instance) -> Result<(), ApiError
     Ok(())
 }
 
-fn writable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
+fn writable(config: &Config, instance: &Instance, joins: bool) -> Result<(), ApiError> {
     let problem = |error: &dyn std::fmt::Display| {
         failure(2, "pgdata", format!("{} cannot be written: {error}", config.pgdata.display()))
     };
@@ -177,7 +177,9 @@ fn writable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
     let written = std::fs::write(&probe, [0; 8192]);
     let removed = std::fs::remove_file(&probe);
     written.and(removed).map_err(|error| problem(&error))?;
-    let new = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
+    // A node that is known waits for room, and says so in `status`.
+    let empty = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
+    let new = joins && empty;
     match instance.data_dir.free_bytes() {
         Ok(free) if new && free < ROOM_FOR_A_CLUSTER => {
             let message = format!(
@@ -328,6 +330,7 @@ async fn supervise(
         room: room.subscribe(),
         ending: ending.subscribe(),
         trouble: None,
+        refused: false,
         since: (String::new(), fsm::Millis(0)),
         leaving_since: None,
         trace,

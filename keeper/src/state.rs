@@ -29,6 +29,8 @@ pub struct State {
     pub persisted: Option<Persisted>,
     /// A copy into, or a rewind of, the data directory has begun and not ended.
     pub rebuilding: bool,
+    /// The WAL directory elsewhere that was empty when we began to fill it: what is in it is ours.
+    pub wal_dir: Option<PathBuf>,
     /// A keeper process took its first lease by itself (rule 13) and none has been granted since: the
     /// next process may not do so again, however often keepers crash.
     pub claimed: bool,

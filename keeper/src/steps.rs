@@ -4,6 +4,7 @@ mod configure;
 mod copy;
 mod process;
 mod promote;
+mod room;
 mod slots;
 mod sync;
 
@@ -19,6 +20,8 @@ use postgres::instance::InstanceError;
 use postgres::postmaster::PostmasterError;
 use postgres::session::SessionError;
 use postgres::timelines::TimelinesError;
+use std::error::Error as _;
+use std::path::PathBuf;
 
 /// Why a step did not succeed. It is planned again from what is there then.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +56,42 @@ pub enum StepError {
     /// Something is not as it has to be.
     #[error("{0}")]
     NotSo(String),
+    /// The disk is too full; to be tried again.
+    #[error(
+        "{what} needs {} MB in {}, where {} MB are free: free some, and it begins by itself",
+        need >> 20,
+        path.display(),
+        free >> 20
+    )]
+    NoRoom {
+        /// For what.
+        what: String,
+        /// Where.
+        path: PathBuf,
+        /// How many bytes.
+        need: u64,
+        /// How many there are.
+        free: u64,
+    },
     /// Not yet: to be tried again at once.
     #[error("{0} is not there yet")]
     NotYet(&'static str),
+}
+
+impl StepError {
+    /// What went wrong, with its causes as far as they are not said already.
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(deeper) = cause {
+            let more = deeper.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = deeper.source();
+        }
+        text
+    }
 }
 
 impl Node {

@@ -52,7 +52,7 @@ type Answer = Result<(), String>;
 #[derive(Debug, Default)]
 struct Asked {
     connection: Option<JoinHandle<Option<Answer>>>,
-    write: Option<JoinHandle<io::Result<Vec<Room>>>>,
+    write: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Watch {
@@ -109,9 +109,11 @@ impl Watch {
         if asked.write.is_none() {
             vitals.storage.ask(now);
             let (dir, owner) = (self.instance.data_dir.clone(), self.instance.owner.clone());
+            let room = self.room.clone();
             asked.write = Some(tokio::task::spawn_blocking(move || {
-                storage::probe(&dir, &owner)?;
-                storage::room(&dir)
+                // How full it is can be known where nothing can be written.
+                room.send_replace(storage::room(&dir)?);
+                storage::probe(&dir, &owner)
             }));
         }
     }
@@ -126,10 +128,7 @@ impl Watch {
                 None => {}
             },
             written = finished(write) => match written {
-                Some(Ok(room)) => {
-                    vitals.storage.well();
-                    self.room.send_replace(room);
-                }
+                Some(Ok(())) => vitals.storage.well(),
                 Some(Err(error)) => vitals.storage.complained(error.to_string()),
                 None => {}
             },

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// `initdb` writes and syncs some 40 MB; on a slow disk that takes its time.
 const INITDB_LIMIT: Duration = Duration::from_mins(5);
 
+/// Nothing is done but reading; what takes longer is a disk that does not answer.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+
 /// The longest path of a unix socket: 108 bytes of `sun_path` (unix(7)) with the final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -165,6 +168,15 @@ impl Instance {
             Some(line) => Err(InstanceError::Statement(line.to_owned())),
             None => Ok(()),
         }
+    }
+
+    /// Whether the server would start, apart from its data: its configuration, the libraries that it
+    /// loads, its directory and a lock file in that. With no server running. It asks for a setting that
+    /// is known only after all these (`PostmasterMain` in PostgreSQL's postmaster.c).
+    pub async fn check_start(&self) -> Result<(), RunError> {
+        let mut command = run::command(self, Program::Postgres);
+        command.arg("-C").arg("shared_memory_size").arg("-D").arg(self.data_dir.path());
+        run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
     }
 
     /// Lets a crashed primary recover and stops it cleanly, with no client ever connected. The caller

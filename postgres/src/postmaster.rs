@@ -304,6 +304,17 @@ impl Postmaster {
         blocking(move || Ok(log_tail(&path, start).unwrap_or_default())).await.unwrap_or_default()
     }
 
+    /// Why it has ended, in its own words as far as they stand in its log; else how it ended.
+    pub async fn last_words(&self) -> Option<String> {
+        let (path, start) = (self.instance.log_path.clone(), self.log_start);
+        let tail = blocking(move || Ok(read_tail(&path, start).unwrap_or_default()));
+        if let Some(words) = reasons(&tail.await.unwrap_or_default()) {
+            return Some(words);
+        }
+        let status = (*self.exit.as_ref()?.borrow())?;
+        Some(format!("it ended with {status}"))
+    }
+
     async fn clear_children(&self) -> Result<(), PostmasterError> {
         end_children(&self.instance).await
     }
@@ -325,20 +336,28 @@ pub async fn end_children(instance: &Instance) -> Result<(), PostmasterError> {
 /// started the server is gone and process 1 of a container reaps late or never. No server process of
 /// the directory is left here, and a new one still checks the shared memory by the directory itself.
 fn clear_lock_of_the_dead(instance: &Instance) -> Result<(), PostmasterError> {
+    // The lock of the socket that we would use is there also where the data directory was removed.
+    clear_socket_lock(&instance.socket_dir, instance.port)?;
     let Some(file) = read_pid_file(instance)? else { return Ok(()) };
     if !process::is_dead_postgres(file.pid) {
         return Ok(());
     }
     tracing::info!(pid = file.pid, "removing the lock files of dead postmaster {}", file.pid);
-    // The socket's lock has the same layout. Ours goes last: it is how the other is found.
+    // Ours goes last: it is how the other is found.
     if let (Some(dir), Some(port)) = (&file.socket_dir, file.port) {
-        let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
-        let text = fs::read_to_string(&lock).unwrap_or_default();
-        if PidFile::parse(&text).is_some_and(|lock| lock.pid == file.pid) {
-            remove_lock(lock)?;
-        }
+        clear_socket_lock(dir, port)?;
     }
     remove_lock(instance.data_dir.join("postmaster.pid"))
+}
+
+/// It has the same layout.
+fn clear_socket_lock(dir: &Path, port: u16) -> Result<(), PostmasterError> {
+    let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
+    let text = fs::read_to_string(&lock).unwrap_or_default();
+    match PidFile::parse(&text) {
+        Some(file) if process::is_dead_postgres(file.pid) => remove_lock(lock),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn remove_lock(path: PathBuf) -> Result<(), PostmasterError> {
@@ -375,10 +394,47 @@ fn open_log(instance: &Instance) -> Result<(File, u64), PostmasterError> {
 }
 
 fn log_tail(path: &Path, start: u64) -> io::Result<String> {
+    Ok(last_lines(&read_tail(path, start)?, 10))
+}
+
+/// The lines of a log that say why a server has ended: not those to clients that came meanwhile.
+fn reasons(log: &str) -> Option<String> {
+    const TELLING: [&str; 4] =
+        ["PANIC:  ", "FATAL:  ", "was terminated by signal", "syntax error in"];
+    const TO_CLIENTS: [&str; 2] = ["FATAL:  the database system is", "FATAL:  terminating"];
+    let tells = |line: &&str| {
+        let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
+        has(&TELLING) && !has(&TO_CLIENTS)
+    };
+    let lines: Vec<_> = log.lines().filter(tells).collect();
+    let shown = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default();
+    (!shown.is_empty()).then(|| shown.join("; "))
+}
+
+fn read_tail(path: &Path, start: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES).max(start)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(last_lines(&String::from_utf8_lossy(&bytes), 10))
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_from_talk() {
+        let log = "\
+2026-01-02 03:04:05.678 UTC [1] LOG:  starting PostgreSQL
+2026-01-02 03:04:05.678 UTC [2] FATAL:  the database system is starting up
+2026-01-02 03:04:05.678 UTC [3] PANIC:  could not write to file \"pg_wal/xlogtemp.3\"
+2026-01-02 03:04:05.678 UTC [1] LOG:  startup process (PID 3) was terminated by signal 6: Aborted
+2026-01-02 03:04:05.678 UTC [1] LOG:  database system is shut down";
+        let words = reasons(log).unwrap();
+        assert!(words.contains("PANIC") && words.contains("signal 6"), "{words}");
+        assert!(!words.contains("starting"), "{words}");
+        assert_eq!(reasons("LOG:  database system is shut down"), None);
+    }
 }

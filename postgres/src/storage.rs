@@ -2,6 +2,7 @@
 //! Everything here blocks, on a frozen disk for ever.
 
 use crate::datadir::DataDir;
+use crate::durable::{self, DurableError};
 use crate::owner::Owner;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -26,12 +27,15 @@ pub struct Room {
 }
 
 /// Writes a page to each file system of a cluster and waits until it is on the disk. Where there is no
-/// cluster yet nothing is written: what makes one wants the directory empty.
+/// cluster yet nothing is written: what makes one wants the directory empty. A disk that is full answers.
 pub fn probe(data_dir: &DataDir, owner: &Owner) -> io::Result<()> {
     if !data_dir.join("PG_VERSION").try_exists()? {
         return Ok(());
     }
-    directories(data_dir).iter().try_for_each(|dir| write(dir, owner))
+    directories(data_dir).iter().try_for_each(|dir| match write(dir, owner) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        outcome => outcome,
+    })
 }
 
 fn write(dir: &Path, owner: &Owner) -> io::Result<()> {
@@ -48,18 +52,62 @@ pub fn room(data_dir: &DataDir) -> io::Result<Vec<Room>> {
     directories(data_dir).into_iter().map(room_in).collect()
 }
 
-fn room_in(path: PathBuf) -> io::Result<Room> {
-    let stat = rustix::fs::statvfs(&path)?;
+/// The room in the file system of a directory, or of its nearest parent that is there.
+pub fn room_in(path: PathBuf) -> io::Result<Room> {
+    let existing = path.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(Room { path, free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
 }
 
 /// The data directory, and the WAL directory where it is a symbolic link to elsewhere.
 fn directories(data_dir: &DataDir) -> Vec<PathBuf> {
-    let wal = data_dir.wal_dir();
-    let linked = fs::symlink_metadata(&wal).is_ok_and(|meta| meta.is_symlink());
-    let wal = linked.then(|| fs::canonicalize(&wal).ok()).flatten();
-    std::iter::once(data_dir.path().to_path_buf()).chain(wal).collect()
+    std::iter::once(data_dir.path().to_path_buf()).chain(linked(&data_dir.wal_dir())).collect()
+}
+
+/// Where a symbolic link leads.
+fn linked(path: &Path) -> Option<PathBuf> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    is_link.then(|| fs::canonicalize(path).ok()).flatten()
+}
+
+/// Makes a whole cluster durable: the data directory, and what lies elsewhere of it.
+pub fn sync(data_dir: &DataDir) -> Result<(), DurableError> {
+    let spaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
+    let spaces = spaces.filter_map(|entry| linked(&entry.path()));
+    let mut all = directories(data_dir).into_iter().chain(spaces);
+    all.try_for_each(|dir| durable::sync_file_system(&dir))
+}
+
+/// What PostgreSQL and we keep in a WAL directory: segments, the histories of timelines, backups and
+/// files that are being made of them, and two directories.
+fn belongs_to_wal(name: &str) -> bool {
+    let digits = name.bytes().take_while(u8::is_ascii_hexdigit).count();
+    digits == 24
+        || (digits == 8 && name.ends_with(".history"))
+        || ["archive_status", "summaries", PROBE].contains(&name)
+        || name.starts_with("xlogtemp.")
+}
+
+/// Empties a WAL directory for the next copy. The caller knows that it is this cluster's; where there
+/// is anything else in it, nothing is removed.
+pub fn empty_wal_dir(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+    };
+    let strange =
+        entries.iter().find(|entry| !belongs_to_wal(&entry.file_name().to_string_lossy()));
+    if let Some(strange) = strange {
+        let path = strange.path();
+        return Err(io::Error::other(format!("{} is no part of a WAL directory", path.display())));
+    }
+    for entry in entries {
+        let is_dir = entry.file_type()?.is_dir();
+        let path = entry.path();
+        if is_dir { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -83,6 +131,26 @@ mod tests {
         let room = room(&data_dir).unwrap();
         assert_eq!(room.len(), 2);
         assert!(room.iter().all(|room| room.free > 0 && room.total >= room.free));
+    }
+
+    #[test]
+    fn only_wal_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let wal = temp.path().join("wal");
+        empty_wal_dir(&wal).unwrap();
+        let files = ["000000010000000000000001", "00000003.history", "xlogtemp.17", PROBE];
+        for name in files {
+            fs::create_dir_all(wal.join("archive_status")).unwrap();
+            fs::write(wal.join(name), "").unwrap();
+        }
+        fs::write(wal.join("archive_status/000000010000000000000001.done"), "").unwrap();
+        fs::write(wal.join("letter"), "").unwrap();
+        let refused = empty_wal_dir(&wal).unwrap_err().to_string();
+        assert!(refused.contains("letter"), "{refused}");
+        assert_eq!(fs::read_dir(&wal).unwrap().count(), 6);
+        fs::remove_file(wal.join("letter")).unwrap();
+        empty_wal_dir(&wal).unwrap();
+        assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
     }
 
     #[test]

@@ -260,8 +260,8 @@ impl World {
         }
     }
 
-    /// Once per walk, and only where the others can still prove P1.
-    pub(crate) fn lose_disk(&mut self, id: NodeId) {
+    /// Whether the others can still prove P1, and nothing was lost before.
+    pub(crate) fn can_lose_disk(&self, id: NodeId) -> bool {
         let left: BTreeSet<_> = self
             .machines
             .values()
@@ -269,7 +269,12 @@ impl World {
             .map(|machine| machine.id)
             .collect();
         let provable = self.monitor.record.specs.iter().all(|spec| spec.is_covered_by(&left));
-        if self.disk_lost || left.len() < 2 || !provable {
+        !self.disk_lost && left.len() >= 2 && provable
+    }
+
+    /// Once per walk, and only where the others can still prove P1.
+    pub(crate) fn lose_disk(&mut self, id: NodeId) {
+        if !self.can_lose_disk(id) {
             return;
         }
         self.disk_lost = true;
@@ -286,6 +291,7 @@ impl World {
             machine.stop_postgres(false);
             machine.view = node::empty_view();
             machine.view.data = Data::Empty;
+            machine.hidden = None;
             machine.log = crate::log::Log::new(id);
             machine.slots.clear();
             machine.wal_from = 0;

@@ -299,10 +299,12 @@ impl Model {
         }
         self.rounds(&mut world);
         world.faulty = true;
+        // Of a group that loses files all the time little else is learnt.
+        let files = random.one_in(3);
         for _ in 0..ACTIONS {
             self.watch(&mut world, |world| act(world, CALM));
             if random.one_in(HAPPENINGS) {
-                self.watch(&mut world, |world| happenings::happen(world, &mut random));
+                self.watch(&mut world, |world| happenings::happen(world, &mut random, files));
             }
             if world.violation().is_some() {
                 return;

@@ -51,6 +51,8 @@ pub struct Machine {
     pub clock: Clock,
     /// What of it stands still.
     pub frozen: Frozen,
+    /// What cannot be read for a while.
+    pub hidden: Option<Data>,
     /// Records before this one have been recycled: nobody can stream them from here any more.
     pub wal_from: usize,
     /// It was told that it is not part of the formation any more.
@@ -280,6 +282,7 @@ impl Machine {
             cannot_start: false,
             clock: Clock::default(),
             frozen: Frozen::No,
+            hidden: None,
             wal_from: 0,
             dropped: false,
             was_fenced: false,

@@ -22,6 +22,7 @@ pub fn explain(record: &Record, view: &View, node: Option<NodeId>, now: Now) -> 
         sentences.push(explain_writable(record, view, now));
         for id in record.nodes.keys() {
             sentences.extend(explain_node(record, view, *id, now).into_iter().take(1));
+            sentences.extend(explain_failure(record, view, *id));
         }
     }
     Explanation { sentences, blocked_by: blockers(record, view, now) }
@@ -81,10 +82,8 @@ fn explain_node(record: &Record, view: &View, id: NodeId, now: Now) -> Vec<Strin
         Verdict::Dead(why) => format!("is dead: {why}"),
     };
     sentences.push(format!("{name} is {} and {health}", node.reported_state));
+    sentences.extend(explain_failure(record, view, id));
     if let Some(report) = view.report(id) {
-        if let Some(failed) = &report.failed {
-            sentences.push(format!("{name} cannot run Postgres: {failed}"));
-        }
         if let Some(step) = &report.step {
             sentences
                 .push(format!("{name} is busy with: {} for {} ms", step.name, step.elapsed_ms));
@@ -101,6 +100,11 @@ fn explain_node(record: &Record, view: &View, id: NodeId, now: Now) -> Vec<Strin
         sentences.push(format!("{name} is never waited for: its replication quorum is false"));
     }
     sentences
+}
+
+fn explain_failure(record: &Record, view: &View, id: NodeId) -> Option<String> {
+    let failed = view.report(id)?.failed.as_ref()?;
+    Some(format!("{} cannot run Postgres: {failed}", record.name_of(id)))
 }
 
 fn names(record: &Record, ids: &BTreeSet<NodeId>) -> Vec<NodeName> {

@@ -182,14 +182,14 @@ fn seal(view: &LocalView, persisted: &Persisted, drain: bool) -> Plan {
     } else {
         (NodeState::ReportLsn, NodeState::ReportLsn)
     };
+    if view.is_primary() {
+        return Plan::step(doing, if drain { Step::StopFast } else { Step::StopImmediate });
+    }
     match &view.data {
         Data::Empty | Data::Rebuilding | Data::Unusable => {
             return Plan::new(persisted.assignment.goal_state, Next::Wait("data to be sealed"));
         }
         Data::Present { .. } => {}
-    }
-    if view.is_primary() {
-        return Plan::step(doing, if drain { Step::StopFast } else { Step::StopImmediate });
     }
     // A drained primary may say where its log ends without being started again, which keeps a
     // switchover short (rule 3). It is started when it is elected, or told to follow.

@@ -20,15 +20,21 @@ pub(super) fn be_primary(
     let assignment = &persisted.assignment;
     match &view.data {
         Data::Empty if timeline.is_none() && assignment.system_identifier.is_none() => {
-            return if view.heard {
+            return if view.is_primary() {
+                Plan::step(NodeState::Init, Step::StopImmediate)
+            } else if view.heard {
                 Plan::step(NodeState::Init, Step::Initialise)
             } else {
                 Plan::wait(NodeState::Init, "the monitor's answer")
             };
         }
         // Nothing is ever initialised empty under an existing identity (rule 11).
-        Data::Empty | Data::Rebuilding | Data::Unusable => {
+        Data::Empty | Data::Rebuilding => {
             return Plan::wait(NodeState::Demoted, "another primary: the data of this one is lost");
+        }
+        // Somebody may mend that.
+        Data::Unusable => {
+            return Plan::wait(NodeState::Demoted, "a data directory that can be used");
         }
         Data::Present { .. } => {}
     }

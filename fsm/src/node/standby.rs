@@ -44,12 +44,12 @@ pub(super) fn fast_forward(
     target: Position,
 ) -> Plan {
     let state = NodeState::FastForward;
+    if view.is_primary() {
+        return Plan::step(state, Step::StopImmediate);
+    }
     match &view.data {
         Data::Empty | Data::Rebuilding | Data::Unusable => {
             return Plan::wait(state, "data to fetch into");
-        }
-        Data::Present { .. } if view.is_primary() => {
-            return Plan::step(state, Step::StopImmediate);
         }
         Data::Present { .. } => {}
     }
@@ -85,13 +85,13 @@ pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) 
     if !view.heard && view.process == Process::Stopped {
         return Plan::wait(state, "the monitor's answer");
     }
+    if view.is_primary() {
+        return Plan::step(NodeState::Demoted, Step::StopImmediate);
+    }
     match &view.data {
         Data::Empty | Data::Rebuilding => return Plan::step(state, Step::Clone { from: upstream }),
         Data::Unusable => return Plan::wait(state, "a data directory that can be used"),
         Data::Present { .. } => {}
-    }
-    if view.is_primary() {
-        return Plan::step(NodeState::Demoted, Step::StopImmediate);
     }
     let Some(wanted) = wanted(persisted, upstream) else {
         return Plan::wait(state, "an assignment that names this node and its upstream");

@@ -233,8 +233,9 @@ impl LocalView {
             (None, Data::Present { standby_signal, .. }) => {
                 self.process != Process::Stopped && !standby_signal
             }
-            (None, Data::Unusable) => self.process != Process::Stopped,
-            (None, Data::Empty | Data::Rebuilding) => false,
+            // Its files were taken away: it goes on with those that it has open.
+            (None, Data::Unusable | Data::Empty) => self.process != Process::Stopped,
+            (None, Data::Rebuilding) => false,
         }
     }
 }

@@ -24,6 +24,7 @@ impl Node {
             auth_host: auth("scram-sha-256"),
             wal_dir: self.config.waldir.clone(),
         };
+        self.claim_wal_dir()?;
         self.persist(|state| state.rebuilding = true)?;
         let made = self.instance.initdb(&options).await;
         if made.is_ok() {

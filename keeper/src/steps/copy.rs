@@ -5,6 +5,7 @@ use super::StepError;
 use crate::clock;
 use crate::managed;
 use crate::node::{Job, Node, disk};
+use fsm::node::Step;
 use postgres::backup::{self, BackupOptions};
 use postgres::conninfo::Source;
 use postgres::datadir::{Contents, DataDir};
@@ -33,9 +34,11 @@ impl Node {
     /// beside it and swapped in.
     pub(super) async fn begin_clone(&mut self, from: NodeId) -> Result<(), StepError> {
         let source = self.upstream_source(from)?;
-        drop(self.confirm_upstream(from).await?);
+        let upstream = self.confirm_upstream(from).await?;
+        self.check_room_to_clone(&upstream).await?;
         self.stop(true).await?;
-        self.crashes.clear();
+        self.crashes.forget();
+        self.claim_wal_dir()?;
         self.begin_rebuilding()?;
         let options = BackupOptions {
             max_rate: self.config.max_rate.clone(),
@@ -45,7 +48,7 @@ impl Node {
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
         let task = tokio::spawn(async move { clone(&instance, &source, options, sender).await });
-        self.begin_job("clone", from, progress, task)
+        self.begin_job(Step::Clone { from }, from, progress, task)
     }
 
     /// Begins a rewind; a copy follows if it fails.
@@ -56,6 +59,7 @@ impl Node {
         if upstream.checkpoint_timeline().await? != upstream.current_timeline().await? {
             return Err(StepError::NotYet("the checkpoint of the new primary"));
         }
+        self.check_room_to_rewind(&upstream).await?;
         self.stop(false).await?;
         self.begin_rebuilding()?;
         let instance = self.instance.clone();
@@ -71,7 +75,7 @@ impl Node {
                     // What was rewound may have been a primary, and must not be one again.
                     prepare(&instance.data_dir, &instance.owner)
                         .map_err(|error| error.to_string())?;
-                    sync(instance.data_dir.path()).await
+                    sync(&instance.data_dir).await
                 }
                 Ok(Rewound::NotRequired) => {
                     Err("pg_rewind sees no divergence although there is one".to_owned())
@@ -79,7 +83,7 @@ impl Node {
                 Err(error) => Err(error.to_string()),
             }
         });
-        self.begin_job("rewind", from, progress, task)
+        self.begin_job(Step::Rewind { from }, from, progress, task)
     }
 
     /// From here on the data directory counts as half-made, and what was proved of it is forgotten.
@@ -96,16 +100,16 @@ impl Node {
 
     fn begin_job(
         &mut self,
-        name: &'static str,
+        step: Step,
         from: NodeId,
         progress: watch::Receiver<Option<(u64, u64)>>,
         task: tokio::task::JoinHandle<Result<(), String>>,
     ) -> Result<(), StepError> {
         let epoch = self.assignment()?.epoch;
-        tracing::info!(node.id = self.id.0, "{name} from node {from} begins");
+        tracing::info!(node.id = self.id.0, "{} from node {from} begins", step.name());
         let began = clock::now();
         self.forget_server();
-        self.job = Some(Job { name, purpose: (from, epoch), began, progress, task });
+        self.job = Some(Job { step, purpose: (from, epoch), began, progress, task });
         Ok(())
     }
 
@@ -118,18 +122,19 @@ impl Node {
         });
         let Some(job) = &mut self.job else { return false };
         if wanted != Some(job.purpose) {
-            tracing::info!("{} is given up: the goal has changed", job.name);
+            tracing::info!("{} is given up: the goal has changed", job.step.name());
             self.job = None;
             return false;
         }
         if !job.task.is_finished() {
             let progress = *job.progress.borrow();
-            let (name, began) = (job.name, job.began);
+            let (name, began) = (job.step.name(), job.began);
             self.show_step(name, progress, began);
             return true;
         }
         let ended = (&mut job.task).await.unwrap_or_else(|error| Err(error.to_string()));
-        let (name, from, began) = (job.name, job.purpose.0, job.began);
+        let (step, from, began) = (job.step.clone(), job.purpose.0, job.began);
+        let name = step.name();
         self.job = None;
         self.hba = None;
         let took = clock::now().since(began);
@@ -137,6 +142,7 @@ impl Node {
             Ok(()) => {
                 tracing::info!(duration_ms = took, "{name} is complete after {took} ms");
                 self.warnings.remove("rebuild");
+                self.backoff.succeeded(&step);
                 if let Err(error) = self.admit_rebuilt(from).await {
                     tracing::warn!(
                         "{name} is complete, but the primary does not let this node in: {error}"
@@ -147,6 +153,7 @@ impl Node {
                 let text = format!("{name} failed: {}", error.trim());
                 tracing::warn!("{text}");
                 self.warnings.insert("rebuild", text);
+                self.backoff.failed(&step, clock::now());
             }
         }
         false
@@ -189,6 +196,18 @@ async fn clone(
     if !empty {
         remove(&target).await.map_err(|error| text(&error))?;
     }
+    if let Some(dir) = options.wal_dir.clone() {
+        // It was found to be ours. The WAL of the old copy goes now, since both cannot be in one place.
+        let link = instance.data_dir.wal_dir();
+        let emptied = tokio::task::spawn_blocking(move || {
+            // Without it nobody writes there to see whether the disk answers.
+            if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
+                std::fs::remove_file(&link)?;
+            }
+            postgres::storage::empty_wal_dir(&dir)
+        });
+        emptied.await.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
+    }
     let copy = Instance { data_dir: DataDir::new(&target), ..instance.clone() };
     let mut transfer =
         backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
@@ -197,7 +216,7 @@ async fn clone(
     watched.abort();
     ended.map_err(|error| text(&error))?;
     prepare(&copy.data_dir, &instance.owner).map_err(|error| text(&error))?;
-    sync(copy.data_dir.path()).await?;
+    sync(&copy.data_dir).await?;
     if empty {
         return Ok(());
     }
@@ -213,10 +232,9 @@ async fn clone(
 }
 
 /// Nothing of a new copy may be lost after it has been started.
-async fn sync(path: &Path) -> Result<(), String> {
-    let path = path.to_owned();
-    let synced =
-        tokio::task::spawn_blocking(move || postgres::durable::sync_file_system(&path)).await;
+async fn sync(dir: &DataDir) -> Result<(), String> {
+    let dir = dir.clone();
+    let synced = tokio::task::spawn_blocking(move || postgres::storage::sync(&dir)).await;
     synced.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 

@@ -37,6 +37,7 @@ impl Node {
             Ok(())
         })?;
         self.forget_server();
+        self.crashes.is_starting();
         let postmaster = Postmaster::start(&self.instance).await?;
         self.postmaster.send_replace(Some(postmaster));
         Ok(())

@@ -87,6 +87,16 @@ impl Session {
         Ok(TimelineId(number))
     }
 
+    /// How large the databases are, and the WAL that is kept, in bytes; as far as the role may know.
+    pub async fn data_size(&self) -> Result<(u64, u64), SessionError> {
+        let row = self.one("ask for the size of the data", DATA_SIZE, &[]).await?;
+        let bytes = |index, name| {
+            let bytes: i64 = column(&row, index, name)?;
+            Ok(u64::try_from(bytes).unwrap_or_default())
+        };
+        Ok((bytes(0, "pg_database_size")?, bytes(1, "pg_stat_file")?))
+    }
+
     /// Writes one small record and commits it locally: makes all standbys answer at once, without which
     /// commits that wait could go on waiting for `wal_receiver_status_interval`.
     pub async fn write_record(&self) -> Result<(), SessionError> {
@@ -121,6 +131,12 @@ impl Session {
         self.execute_as("switch to a new WAL segment", "SELECT pg_switch_wal()", self.limit).await
     }
 }
+
+const DATA_SIZE: &str = "\
+    SELECT (SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database \
+             WHERE has_database_privilege(oid, 'CONNECT')), \
+           (SELECT coalesce(sum((pg_stat_file('pg_wal/' || name, true)).size), 0)::int8 \
+              FROM pg_ls_dir('pg_wal', true, false) AS name)";
 
 const REPLICATION: &str = "\
     SELECT r.pid, r.application_name, r.state, r.flush_lsn, r.replay_lsn, r.sync_priority, \

@@ -49,6 +49,45 @@ async fn a_server_is_created_started_adopted_reloaded_and_stopped() {
     assert!(matches!(refused, Err(SessionError::Refused { .. })), "{refused:?}");
 }
 
+/// What is wrong with it is told from what is wrong with its data.
+#[tokio::test]
+async fn whether_a_server_would_start() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    instance.check_start().await.unwrap();
+    let said = async || instance.check_start().await.unwrap_err().to_string();
+    configure(&instance, &[("work_mem", "much")]);
+    assert!(said().await.contains("work_mem"), "{}", said().await);
+    configure(&instance, &[("shared_preload_libraries", "no_such_library")]);
+    assert!(said().await.contains("no_such_library"), "{}", said().await);
+    configure(&instance, &[]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    let path = instance.data_dir.path().to_owned();
+    std::fs::set_permissions(&path, mode(0o777)).unwrap();
+    assert!(said().await.contains("invalid permissions"), "{}", said().await);
+    std::fs::set_permissions(&path, mode(0o700)).unwrap();
+    // Its data is damaged, and nothing else.
+    std::fs::remove_dir_all(instance.data_dir.wal_dir()).unwrap();
+    std::fs::create_dir(instance.data_dir.wal_dir()).unwrap();
+    instance.owner.chown(&instance.data_dir.wal_dir()).unwrap();
+    instance.check_start().await.unwrap();
+    let server = Postmaster::start(&instance).await.unwrap();
+    server.wait_ready(LIMIT).await.unwrap_err();
+    let words = server.last_words().await.unwrap();
+    assert!(words.contains("PANIC"), "{words}");
+}
+
+#[tokio::test]
+async fn the_size_of_the_data() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let server = start(&instance).await;
+    let (data, wal) = connect(&instance).await.data_size().await.unwrap();
+    assert!(data > 10 << 20 && wal >= 16 << 20, "{data} {wal}");
+    postgres::storage::sync(&instance.data_dir).unwrap();
+    stop(&server, Signal::FastStop).await;
+}
+
 #[tokio::test]
 async fn a_stale_pid_file_is_no_server() {
     let place = Place::new();

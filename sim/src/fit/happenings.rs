@@ -1,7 +1,7 @@
 //! What happens to real nodes and not in the other walks, where nothing that is checked depends on it.
 
 use crate::log::Log;
-use crate::machine::{Frozen, Machine};
+use crate::machine::{Frozen, Machine, ServerMemory};
 use crate::node::SYSTEM;
 use crate::random::Random;
 use crate::world::World;
@@ -25,15 +25,17 @@ pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
     machine.view.adopted = false;
 }
 
-/// Something happens to some node.
-pub(super) fn happen(world: &mut World, random: &mut Random) {
+/// Something happens to some node; to its files, too, where that is wanted.
+pub(super) fn happen(world: &mut World, random: &mut Random, files: bool) {
     let ids = world.ids();
     let Some(id) = random.pick(&ids) else { return };
     let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
     let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
-    let kind = random.below(10);
-    if kind > 7 {
-        return stop_and_go(world, id);
+    let kind = random.below(if files { 14 } else { 10 });
+    match kind {
+        8 | 9 => return stop_and_go(world, id),
+        10 => return remove_files(world, id),
+        _ => {}
     }
     let Some(machine) = world.machines.get_mut(id) else { return };
     match kind {
@@ -55,6 +57,12 @@ pub(super) fn happen(world: &mut World, random: &mut Random) {
             machine.view.upstream_lacks = may_lack(machine).then_some(lack);
         }
         6 => machine.view.broken ^= machine.view.process != Process::Running,
+        11 | 12 => hide_or_show(machine, random),
+        // It is about to end by itself, and says so in its lock file.
+        13 if machine.view.process == Process::Running => {
+            (machine.view.process, machine.view.server) = (Process::Starting, None);
+        }
+        13 => {}
         _ => take_file(machine, copied),
     }
 }
@@ -66,6 +74,41 @@ fn stop_and_go(world: &mut World, id: NodeId) {
         Some(Frozen::Postgres) => world.thaw(id),
         Some(Frozen::Keeper | Frozen::Host) | None => {}
     }
+}
+
+/// The data directory cannot be read, or can again: its mode, the disk, files that are missing. What runs goes
+/// on.
+fn hide_or_show(machine: &mut Machine, random: &mut Random) {
+    if let Some(data) = machine.hidden.take() {
+        machine.view.data = data;
+    } else if machine.has_data() {
+        machine.hidden = Some(std::mem::replace(&mut machine.view.data, Data::Unusable));
+        if random.one_in(2) {
+            machine.view.file = File { upstream: None, spec: None, current: false };
+            machine.view.adopted = false;
+        }
+    }
+}
+
+/// All files are removed, also under a server that runs: it goes on, and cannot be asked.
+fn remove_files(world: &mut World, id: NodeId) {
+    if !world.can_lose_disk(id) {
+        return;
+    }
+    world.disk_lost = true;
+    let Some(machine) = world.machines.get_mut(id) else { return };
+    if machine.view.process == Process::Running {
+        machine.view.process = Process::Starting;
+    }
+    machine.hidden = None;
+    machine.log = Log::new(id);
+    machine.slots.clear();
+    machine.view.data = Data::Empty;
+    machine.view.server = None;
+    machine.view.file = File { upstream: None, spec: None, current: false };
+    machine.view.checkpointed = false;
+    machine.view.adopted = false;
+    machine.server = ServerMemory::default();
 }
 
 fn may_lack(machine: &Machine) -> bool {

@@ -6,6 +6,7 @@
 mod adoption;
 mod archiving;
 mod birth;
+mod cannot_run;
 mod catching_up;
 mod chaos;
 mod clocks;

@@ -1,0 +1,89 @@
+//! What must be so before a copy or a rewind begins: from then on the old data counts as lost, so what
+//! would fail half-way must not begin. A refusal says what is missing, and is tried again.
+
+use super::StepError;
+use crate::node::{Node, disk};
+use postgres::session::Session;
+use postgres::storage;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What comes in addition while it goes on: WAL, and files that are not part of a database. Four WAL
+/// segments of the default size.
+const MARGIN: u64 = 64 << 20;
+
+impl Node {
+    /// A copy is made beside what is there, so it needs all its room anew.
+    pub(super) async fn check_room_to_clone(&self, upstream: &Session) -> Result<(), StepError> {
+        let (data, _) = upstream.data_size().await?;
+        let target = self.instance.data_dir.path();
+        match &self.config.waldir {
+            Some(dir) => {
+                has_room("a copy", target, data)?;
+                // What is there goes first.
+                has_room("the WAL of a copy", dir, MARGIN.saturating_sub(size_of(dir)))
+            }
+            None => has_room("a copy", target, data + MARGIN),
+        }
+    }
+
+    /// A rewind brings all WAL of its source, in place of the own, and what has changed since the fork,
+    /// which nobody knows before.
+    pub(super) async fn check_room_to_rewind(&self, upstream: &Session) -> Result<(), StepError> {
+        let (_, wal) = upstream.data_size().await?;
+        let dir = self.instance.data_dir.wal_dir();
+        let dir = disk(|| fs::canonicalize(&dir)).unwrap_or(dir);
+        has_room("a rewind", &dir, wal.saturating_sub(size_of(&dir)) + MARGIN)
+    }
+
+    /// A copy empties the WAL directory that the configuration names, if it is this node's.
+    pub(super) fn claim_wal_dir(&mut self) -> Result<(), StepError> {
+        let Some(dir) = self.config.waldir.clone() else { return Ok(()) };
+        let links = ["", ".pgtandem-new"].map(|suffix| {
+            let mut path = self.instance.data_dir.path().as_os_str().to_owned();
+            path.push(suffix);
+            PathBuf::from(path).join("pg_wal")
+        });
+        let ours = disk(|| {
+            is_empty(&dir)
+                || self.state.wal_dir.as_ref() == Some(&dir)
+                || links.iter().any(|link| leads_to(link, &dir))
+        });
+        if !ours {
+            let text = format!(
+                "{} is not empty, and nothing says that it is the WAL directory of this node: empty it, or name another one with --waldir",
+                dir.display()
+            );
+            return Err(StepError::NotSo(text));
+        }
+        self.persist(|state| state.wal_dir = Some(dir))?;
+        Ok(())
+    }
+}
+
+fn has_room(what: &str, path: &Path, need: u64) -> Result<(), StepError> {
+    let found = disk(|| storage::room_in(path.to_owned()));
+    let free = found.map_err(|error| StepError::NotSo(error.to_string()))?.free;
+    if free >= need {
+        return Ok(());
+    }
+    Err(StepError::NoRoom { what: what.to_owned(), path: path.to_owned(), need, free })
+}
+
+/// The files right in a directory.
+fn size_of(dir: &Path) -> u64 {
+    let entries = disk(|| fs::read_dir(dir)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+}
+
+fn is_empty(dir: &Path) -> bool {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+fn leads_to(link: &Path, dir: &Path) -> bool {
+    let both = (fs::canonicalize(link), fs::canonicalize(dir));
+    matches!(both, (Ok(link), Ok(dir)) if link == dir)
+}
