@@ -74,7 +74,7 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     }
     // First of all: a keeper that was killed has left the device to tick.
     let watchdog = watchdog(&config, &instance, &state);
-    check_free(&config, &instance, state.identity.is_none()).await?;
+    check_free(&config, &instance, &state).await?;
     postgres::process::end_tools_on(instance.data_dir.path(), Duration::from_secs(2)).await;
     let listener = TcpListener::bind(config.rest_listen).await.map_err(|error| {
         let message = format!(
@@ -145,12 +145,14 @@ fn instance(config: &Config) -> Result<Instance, ApiError> {
 }
 
 /// Nothing is asked of the monitor before it is clear that this node could do its part.
-async fn check_free(config: &Config, instance: &Instance, joins: bool) -> Result<(), ApiError> {
-    if let Contents::Unusable { reason } = instance.data_dir.contents() {
+async fn check_free(config: &Config, instance: &Instance, state: &State) -> Result<(), ApiError> {
+    // Half of a copy, where the keeper was killed meanwhile: the next copy replaces it.
+    let half = state.rebuilding;
+    if let (Contents::Unusable { reason }, false) = (instance.data_dir.contents(), half) {
         let message = format!("{} cannot be used: {reason}", config.pgdata.display());
         return Err(failure(2, "pgdata", message));
     }
-    writable(config, instance, joins)?;
+    writable(config, instance, state.identity.is_none())?;
     let running = postgres::postmaster::Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.

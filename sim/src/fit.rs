@@ -299,8 +299,8 @@ impl Model {
         }
         self.rounds(&mut world);
         world.faulty = true;
-        // Of a group that loses files all the time little else is learnt.
-        let files = random.one_in(3);
+        // Where files are lost again and again little else is learnt.
+        let files = random.one_in(2);
         for _ in 0..ACTIONS {
             self.watch(&mut world, |world| act(world, CALM));
             if random.one_in(HAPPENINGS) {

@@ -34,7 +34,7 @@ pub(super) fn happen(world: &mut World, random: &mut Random, files: bool) {
     let kind = random.below(if files { 14 } else { 10 });
     match kind {
         8 | 9 => return stop_and_go(world, id),
-        10 => return remove_files(world, id),
+        10 => return remove_files(world, id, random),
         _ => {}
     }
     let Some(machine) = world.machines.get_mut(id) else { return };
@@ -90,24 +90,34 @@ fn hide_or_show(machine: &mut Machine, random: &mut Random) {
     }
 }
 
-/// All files are removed, also under a server that runs: it goes on, and cannot be asked.
-fn remove_files(world: &mut World, id: NodeId) {
-    if !world.can_lose_disk(id) {
+/// All files are removed, also under a server that runs: it goes on, and cannot be asked. Whoever asked it
+/// just before that may find nothing after it.
+fn remove_files(world: &mut World, id: NodeId, random: &mut Random) {
+    let is_asked = |m: &Machine| m.view.data == Data::Empty && m.view.server.is_some();
+    if !world.machines.get(id).is_some_and(is_asked) {
+        // Once per walk: mostly where the most is going on.
+        let writable = world.machines.get(id).is_some_and(Machine::is_writable);
+        if !world.can_lose_disk(id) || !(writable || random.one_in(8)) {
+            return;
+        }
+        world.disk_lost = true;
+    }
+    let Some(machine) = world.machines.get_mut(id) else { return };
+    let asked = is_asked(machine);
+    machine.hidden = None;
+    machine.view.data = Data::Empty;
+    machine.view.file = File { upstream: None, spec: None, current: false };
+    machine.view.adopted = false;
+    if machine.view.server.is_some() && !asked && random.one_in(2) {
         return;
     }
-    world.disk_lost = true;
-    let Some(machine) = world.machines.get_mut(id) else { return };
     if machine.view.process == Process::Running {
         machine.view.process = Process::Starting;
     }
-    machine.hidden = None;
     machine.log = Log::new(id);
     machine.slots.clear();
-    machine.view.data = Data::Empty;
     machine.view.server = None;
-    machine.view.file = File { upstream: None, spec: None, current: false };
     machine.view.checkpointed = false;
-    machine.view.adopted = false;
     machine.server = ServerMemory::default();
 }
 

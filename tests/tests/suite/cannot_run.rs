@@ -445,32 +445,29 @@ async fn a_copy_with_wal_elsewhere() -> Result<()> {
     let cluster = Cluster::builder().nodes(1).wal_on_volume(ROOMY).nodes(1).wal_on_volume(ROOMY);
     let cluster = cluster.start().await?;
     let workload = cluster.workload().await?;
-    let standby = *cluster.standbys().await?.first().context("no standby")?;
-    let wal = standby.volume()?.dir().join("wal");
-    for lost in ["everything", "WAL", "a keeper"] {
+    for lost in ["everything", "a keeper", "data"] {
+        let node = match lost {
+            "data" => cluster.primary().await?,
+            _ => *cluster.standbys().await?.first().context("no standby")?,
+        };
         match lost {
             "everything" => {
-                standby.stop_keeper().await?;
-                remove(&standby.pgdata())?;
+                node.stop_keeper().await?;
+                remove(&node.pgdata())?;
             }
-            "WAL" => {
-                standby.kill_both()?;
-                standby.remove_wal_before("F")?;
+            "a keeper" => interrupt_a_copy(node).await?,
+            _ => {
+                node.kill_both()?;
+                fs::write(node.pgdata().join("backup_label"), "nonsense")?;
             }
-            _ => interrupt_a_copy(standby).await?,
         }
-        let directory = standby.pgdata_inode().ok();
-        standby.start_keeper()?;
+        let directory = node.pgdata_inode().ok();
+        node.start_keeper()?;
         cluster.settled().await?;
-        ensure!(standby.pgdata_inode().ok() != directory, "{lost} was lost, and nothing copied");
-        let link = fs::canonicalize(standby.pgdata().join("pg_wal"))?;
-        ensure!(link == wal, "its WAL is in {}", link.display());
+        ensure!(node.pgdata_inode().ok() != directory, "{lost} was lost, and nothing copied");
+        let (link, wal) = (node.pgdata().join("pg_wal"), node.volume()?.dir().join("wal"));
+        ensure!(fs::canonicalize(link)? == wal, "its WAL is elsewhere");
     }
-    cluster
-        .judge()
-        .expecting("could not locate", "its WAL is gone")
-        .expecting("No such file or directory", "its WAL is gone")
-        .of(workload)
-        .await?;
+    cluster.judge().expecting("backup_label", "it is damaged").of(workload).await?;
     Ok(())
 }
