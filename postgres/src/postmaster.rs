@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -140,8 +140,8 @@ pub struct Postmaster {
     instance: Instance,
     /// What the log held before this server.
     log_start: u64,
-    /// When the server was started whose `postmaster.pid` was left there before this one.
-    before: Option<i64>,
+    /// When the `postmaster.pid` was written that was left there before this server.
+    before: Option<SystemTime>,
 }
 
 impl Postmaster {
@@ -155,7 +155,7 @@ impl Postmaster {
     fn start_blocking(instance: &Instance) -> Result<Self, PostmasterError> {
         let (log, log_start) = open_log(instance)?;
         // Where processes are numbered anew at each boot, its number may well be that of the new one.
-        let before = read_pid_file(instance)?.and_then(|file| file.started_at);
+        let before = pid_file_written(instance);
         let log_error = |source| PostmasterError::Log { path: instance.log_path.clone(), source };
         let program = instance.programs.path(Program::Postgres);
         let mut command = instance.owner.command(&program);
@@ -236,12 +236,14 @@ impl Postmaster {
 
     /// What `postmaster.pid` says of this very server; `None` while it says nothing.
     pub async fn status(&self) -> Result<Option<PidStatus>, PostmasterError> {
-        let instance = self.instance.clone();
-        let file = blocking(move || read_pid_file(&instance)).await?;
-        let own = |file: &PidFile| {
-            file.pid == self.pid() && (self.before.is_none() || file.started_at != self.before)
+        let (instance, before) = (self.instance.clone(), self.before);
+        let read = move || {
+            // In this order: what was written since is found by whoever asks next.
+            let old = before.is_some() && pid_file_written(&instance) == before;
+            Ok(if old { None } else { read_pid_file(&instance)? })
         };
-        Ok(file.filter(own).and_then(|file| file.status))
+        let file = blocking(read).await?;
+        Ok(file.filter(|file| file.pid == self.pid()).and_then(|file| file.status))
     }
 
     /// Waits until it accepts connections (or, without `hot_standby`, until it is known that it will
@@ -369,6 +371,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PostmasterError> + Send + 'static,
 ) -> Result<T, PostmasterError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(PostmasterError::Interrupted))
+}
+
+fn pid_file_written(instance: &Instance) -> Option<SystemTime> {
+    fs::metadata(instance.data_dir.join("postmaster.pid")).ok()?.modified().ok()
 }
 
 fn read_pid_file(instance: &Instance) -> Result<Option<PidFile>, PostmasterError> {

@@ -216,3 +216,17 @@ async fn a_dead_postmaster_that_nobody_reaps_is_no_obstacle() {
     start(&instance).await;
     parent.kill().await.unwrap();
 }
+
+/// The lock file that a killed server leaves behind says in which second it was started, and the next one
+/// may be started in the same.
+#[tokio::test]
+async fn a_server_that_is_started_again_within_a_second_gets_ready() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    for _ in 0..5 {
+        let server = start(&instance).await;
+        server.signal(Signal::Kill).unwrap();
+        tokio::time::timeout(LIMIT, server.exited()).await.unwrap();
+        end_children(&instance).await.unwrap();
+    }
+}
