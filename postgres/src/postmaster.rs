@@ -335,13 +335,17 @@ pub async fn end_children(instance: &Instance) -> Result<(), PostmasterError> {
 
 /// PostgreSQL takes a lock file for live as long as a process of its number exists, also one that is
 /// dead and that nobody has waited for (`CreateLockFile` in miscinit.c): common where the keeper that
-/// started the server is gone and process 1 of a container reaps late or never. No server process of
+/// started the server is gone and process 1 of a container reaps late or never; or whose number belongs to
+/// another program by now, as it does where processes are numbered anew at each boot. No server process of
 /// the directory is left here, and a new one still checks the shared memory by the directory itself.
 fn clear_lock_of_the_dead(instance: &Instance) -> Result<(), PostmasterError> {
     // The lock of the socket that we would use is there also where the data directory was removed.
     clear_socket_lock(&instance.socket_dir, instance.port)?;
     let Some(file) = read_pid_file(instance)? else { return Ok(()) };
-    if !process::is_dead_postgres(file.pid) {
+    let dir = instance.data_dir.canonical();
+    let taken = open_process(file.pid)?.is_some_and(|process| process.is_alive())
+        && !process::is_postgres_of(file.pid, &dir);
+    if !taken && !process::is_dead_postgres(file.pid) {
         return Ok(());
     }
     tracing::info!(pid = file.pid, "removing the lock files of dead postmaster {}", file.pid);

@@ -99,6 +99,22 @@ async fn a_stale_pid_file_is_no_server() {
     }
 }
 
+/// The number of a dead postmaster may be that of another program by now, and PostgreSQL would not start.
+#[tokio::test]
+async fn a_lock_with_the_number_of_another_program_is_no_obstacle() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let mut other =
+        tokio::process::Command::new("sleep").arg("60").kill_on_drop(true).spawn().unwrap();
+    let (pid, dir) = (other.id().unwrap(), instance.data_dir.path().display());
+    let content = format!("{pid}\n{dir}\n1\n5432\n\n\n\nready   \n");
+    std::fs::write(instance.data_dir.join("postmaster.pid"), content).unwrap();
+    end_children(&instance).await.unwrap();
+    let server = start(&instance).await;
+    stop(&server, Signal::FastStop).await;
+    assert!(other.try_wait().unwrap().is_none(), "it was none of ours");
+}
+
 #[tokio::test]
 async fn single_user_mode_does_not_wait_for_standbys_and_tells_errors() {
     let place = Place::new();
