@@ -28,6 +28,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How much of the log is looked at for an error message.
 const LOG_TAIL_BYTES: u64 = 8192;
 
+/// A child that the dead postmaster has just forked passes for one until it has said what it is, which it
+/// does at once.
+const CHILD_GETS_NAME: Duration = Duration::from_millis(50);
+
 /// How long children of a killed postmaster may take to notice and end by themselves.
 const CHILDREN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -119,6 +123,14 @@ pub enum PostmasterError {
     StillRunning {
         /// The process.
         pid: i32,
+    },
+    /// Somebody else has started one.
+    #[error("another postmaster, {pid}, runs in {}", path.display())]
+    Another {
+        /// The process.
+        pid: i32,
+        /// The data directory.
+        path: PathBuf,
     },
     /// Children of a postmaster that was killed do not end, not even by SIGKILL.
     #[error("server processes of {} do not end", path.display())]
@@ -317,17 +329,32 @@ impl Postmaster {
         Some(format!("it ended with {status}"))
     }
 
+    /// Whoever has started another server meanwhile has found that nothing was left of this one.
     async fn clear_children(&self) -> Result<(), PostmasterError> {
-        end_children(&self.instance).await
+        match end_children(&self.instance).await {
+            Err(PostmasterError::Another { .. }) => Ok(()),
+            other => other,
+        }
     }
 }
 
-/// Ends what a dead postmaster has left running, so that the next one can start. Refuses nothing: the
-/// caller knows that there is no live postmaster.
+/// Ends what a dead postmaster has left running, so that the next one can start; an error where a live one
+/// is found, which somebody else may have started (`pg_ctl restart`).
 pub async fn end_children(instance: &Instance) -> Result<(), PostmasterError> {
     let path = instance.data_dir.canonical();
-    if !process::end_postgres_in(&path, CHILDREN_PATIENCE).await {
-        return Err(PostmasterError::ChildrenRemain { path });
+    let mut found = None;
+    loop {
+        if !process::end_postgres_in(&path, CHILDREN_PATIENCE).await {
+            return Err(PostmasterError::ChildrenRemain { path });
+        }
+        match process::postmaster_in(&path) {
+            None => break,
+            Some(pid) if found == Some(pid) => {
+                return Err(PostmasterError::Another { pid, path });
+            }
+            Some(pid) => found = Some(pid),
+        }
+        tokio::time::sleep(CHILD_GETS_NAME).await;
     }
     let instance = instance.clone();
     blocking(move || clear_lock_of_the_dead(&instance)).await

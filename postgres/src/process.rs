@@ -100,6 +100,25 @@ pub fn postgres_in(data_dir: &Path) -> Vec<i32> {
     all().filter(|pid| is_postgres_of(*pid, data_dir)).collect()
 }
 
+/// The postmaster of a data directory (canonical), whoever has started it: a server process that no other
+/// one is the parent of, and that does not call itself a child (`set_ps_display` in ps_status.c).
+pub fn postmaster_in(data_dir: &Path) -> Option<i32> {
+    let all = postgres_in(data_dir);
+    let is_postmaster = |pid: &i32| {
+        let parent = Stat::read(*pid).map(|stat| stat.parent);
+        // One that is ending has no title any more.
+        let title = title(*pid);
+        let names_itself_so = !title.is_empty() && !title.starts_with("postgres: ");
+        names_itself_so && parent.is_some_and(|parent| !all.contains(&parent))
+    };
+    all.iter().copied().find(is_postmaster)
+}
+
+/// The server processes of a data directory (canonical) that no postmaster looks after.
+fn orphans_in(data_dir: &Path) -> Vec<i32> {
+    if postmaster_in(data_dir).is_some() { Vec::new() } else { postgres_in(data_dir) }
+}
+
 /// The living children of a process.
 pub(crate) fn children_of(parent: i32) -> Vec<i32> {
     living(|stat| stat.parent == parent)
@@ -142,11 +161,11 @@ pub fn tools_on(data_dir: &Path) -> Vec<i32> {
     all().filter(is_tool).collect()
 }
 
-/// Waits up to `patience` for all server processes of a data directory (canonical) to end by
-/// themselves, then kills them; returns whether they are gone. Children of a killed postmaster may
-/// live on, and a new one refuses to start beside them. The caller knows that the postmaster is dead.
+/// Waits up to `patience` for what a dead postmaster of a data directory (canonical) has left to end by
+/// itself, then kills it; returns whether it is gone. Children of a killed postmaster may live on, and a
+/// new one refuses to start beside them. Where there is a new one it is left alone, and its children.
 pub async fn end_postgres_in(data_dir: &Path, patience: Duration) -> bool {
-    end_all(|| postgres_in(data_dir), patience).await
+    end_all(|| orphans_in(data_dir), patience).await
 }
 
 /// The same for [`tools_on`].

@@ -2,7 +2,7 @@
 
 use super::StepError;
 use crate::node::{Node, disk};
-use postgres::postmaster::{Postmaster, Signal, end_children};
+use postgres::postmaster::{Postmaster, PostmasterError, Signal, end_children};
 use postgres::timelines;
 use std::time::Duration;
 
@@ -22,7 +22,13 @@ impl Node {
         if self.running().is_some() {
             return Ok(());
         }
-        end_children(&self.instance).await?;
+        match end_children(&self.instance).await {
+            // It is found by the next look, once it has written its lock file.
+            Err(PostmasterError::Another { .. }) => {
+                return Err(StepError::NotYet("the server that somebody else has started"));
+            }
+            outcome => outcome?,
+        }
         let control = self.instance.control_data().await?;
         let instance = self.instance.clone();
         disk(|| -> Result<(), StepError> {

@@ -233,6 +233,29 @@ async fn a_dead_postmaster_that_nobody_reaps_is_no_obstacle() {
     parent.kill().await.unwrap();
 }
 
+/// As by `pg_ctl restart`, between the look that finds no server and the start of one.
+#[tokio::test]
+async fn a_server_that_somebody_else_has_started_is_not_killed() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    let server = start(&instance).await;
+    let session = connect(&instance).await;
+    let ended = end_children(&instance).await;
+    assert!(matches!(ended, Err(PostmasterError::Another { pid, .. }) if pid == server.pid()));
+    assert!(server.is_alive());
+    session.execute("SELECT 1").await.unwrap();
+    // What is left of it does not pass for one.
+    let dir = instance.data_dir.canonical();
+    assert_eq!(process::postmaster_in(&dir), Some(server.pid()));
+    let backend = Process::open(session.backend_pid()).unwrap().unwrap();
+    backend.signal(rustix::process::Signal::STOP).unwrap();
+    server.signal(Signal::Kill).unwrap();
+    tokio::time::timeout(LIMIT, server.exited()).await.unwrap();
+    assert_eq!(process::postmaster_in(&dir), None);
+    end_children(&instance).await.unwrap();
+    assert_eq!(process::postgres_in(&dir), Vec::<i32>::new());
+}
+
 /// The lock file that a killed server leaves behind says in which second it was started, and the next one
 /// may be started in the same.
 #[tokio::test]
