@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
+/// Looks within a lease.
+const TICKS: u64 = 8;
+
 /// How long an immediate stop may take before the processes are killed.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -82,6 +85,12 @@ impl Right {
         self.lock().until(duty.in_force.as_ref(), duty.lease_ms)
     }
 
+    /// When a primary that serves has to be stopped; `woke` as for [`Tenure::fence_at`].
+    fn fence_at(&self, woke: Option<Millis>) -> Option<Millis> {
+        let duty = self.duty().unwrap_or_default();
+        self.lock().fence_at(duty.in_force.as_ref(), duty.lease_ms, woke)
+    }
+
     /// Whether a primary may serve now.
     pub fn holds(&self) -> bool {
         self.until().is_none_or(|until| clock::now() < until)
@@ -109,25 +118,61 @@ impl Right {
 
 /// Watches for ever.
 pub async fn run(right: Right, postmaster: watch::Receiver<Option<Postmaster>>) {
+    let mut sleep = Sleep::default();
     loop {
         let changed = right.changed.notified();
-        let writable = right.writable();
         let now = clock::now();
-        match right.until() {
-            Some(until) if writable && now >= until => {
+        sleep.look(&right, now);
+        match right.fence_at(sleep.woke) {
+            Some(at) if right.writable() && now >= at => {
                 let running = postmaster.borrow().clone();
                 if let Some(running) = running.filter(Postmaster::is_alive) {
                     fence(&running).await;
                 }
                 changed.await;
             }
-            Some(until) if writable => {
+            Some(at) if right.writable() => {
                 // CLOCK_BOOTTIME went on if the machine slept: the loop looks again at every wake-up.
-                let left = Duration::from_millis(until.since(now).max(1));
-                drop(tokio::time::timeout(left, changed).await);
+                let left = at.since(now).clamp(1, sleep.tick_ms);
+                drop(tokio::time::timeout(Duration::from_millis(left), changed).await);
             }
             Some(_) | None => changed.await,
         }
+    }
+}
+
+/// Whether this process, or the machine, was stopped when the right to serve ended.
+#[derive(Debug)]
+struct Sleep {
+    looked: Millis,
+    /// Between two looks at most, as long as it is awake and serves.
+    tick_ms: u64,
+    /// When it woke and the right had ended meanwhile; until there is one again.
+    woke: Option<Millis>,
+}
+
+impl Default for Sleep {
+    fn default() -> Self {
+        Self { looked: clock::now(), tick_ms: 1, woke: None }
+    }
+}
+
+impl Sleep {
+    fn look(&mut self, right: &Right, now: Millis) {
+        let overslept = now.since(self.looked) > self.tick_ms.saturating_mul(2);
+        let ended = right.writable() && !right.holds();
+        if !ended {
+            self.woke = None;
+        } else if overslept && self.woke.is_none() {
+            self.woke = Some(now);
+            tracing::warn!(
+                duration_ms = now.since(self.looked),
+                "the keeper was stopped for {} ms, for longer than its lease: it asks whether this still is the primary",
+                now.since(self.looked)
+            );
+        }
+        self.looked = now;
+        self.tick_ms = (right.duty().unwrap_or_default().lease_ms / TICKS).max(1);
     }
 }
 

@@ -16,11 +16,15 @@ use shared::lsn::Lsn;
 use shared::report::{Answer, Report};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-/// After a failed call the next one waits this part of the report interval.
+/// After a failed call the next one waits this part of the report interval; an answer that comes so much
+/// later than it should is overdue.
 const RETRY_SHARE: u32 = 4;
-/// Calls under way at most: one that is held, and one with news.
+/// Calls under way where all is well: one that is held, and one with news.
 const CALLS: usize = 2;
+/// Calls under way while answers are overdue: as many as there is time for.
+const MOST_CALLS: usize = 8;
 
 /// What the agent gets from the link.
 #[derive(Clone, Debug, Default)]
@@ -55,54 +59,70 @@ pub struct Link {
 }
 
 impl Link {
-    /// Calls for ever.
+    /// Calls for ever. Where an answer is overdue, another call is made beside the one that waits, and
+    /// another: a connection whose first packet was lost is tried again by Linux after a whole second only
+    /// (`TCP_TIMEOUT_INIT`), which is a third of the default node timeout.
     pub async fn run(mut self) {
         let mut calls = FuturesUnordered::new();
         let mut seq = 0;
+        let mut due = Instant::now();
+        let (mut news, mut trouble) = (false, false);
         loop {
-            let news = tokio::select! {
+            tokio::select! {
                 changed = self.outgoing.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    true
+                    news = true;
                 }
                 changed = self.health.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    true
+                    news = true;
                 }
                 Some((sent, outcome)) = calls.next(), if !calls.is_empty() => {
-                    self.take(sent, outcome).await;
-                    false
+                    let pause = self.take(sent, outcome);
+                    if calls.is_empty() {
+                        due = Instant::now() + pause;
+                    }
+                    trouble = !pause.is_zero();
                 }
-                () = std::future::ready(()), if calls.is_empty() => false,
-            };
-            if calls.is_empty() || (news && calls.len() < CALLS) {
-                let Some(mut report) = self.outgoing.borrow_and_update().clone() else {
+                () = sleep_until(due) => {}
+            }
+            let overdue = Instant::now() >= due;
+            if (overdue && calls.len() < MOST_CALLS) || (news && calls.len() < CALLS) {
+                let Some(report) = self.newest(seq + 1) else {
                     if self.outgoing.changed().await.is_err() {
                         return;
                     }
                     continue;
                 };
-                seq += 1;
-                report.seq = seq;
-                let health = self.health.borrow_and_update().clone();
-                report.failed = report.failed.or(health.ailment);
-                report.silent_ms = health.silent_since.map_or(0, |at| clock::now().since(at));
-                report.keeper.clone_from(&self.keeper);
-                report.nonce = rand::random();
-                report.revision =
-                    self.heard.borrow().answer.as_ref().map_or(Revision(0), |a| a.revision);
-                calls.push(call(
-                    self.client.clone(),
-                    self.identity.clone(),
-                    report,
-                    self.interval(),
-                ));
+                (seq, news) = (seq + 1, false);
+                trouble |= overdue && !calls.is_empty();
+                let interval = self.interval();
+                // After a silence any answer is welcome, at once.
+                let wait = if trouble { Duration::ZERO } else { interval };
+                let (client, identity) = (self.client.clone(), self.identity.clone());
+                calls.push(call(client, identity, report, (wait, interval)));
+                due = Instant::now() + wait + interval / RETRY_SHARE;
+            } else if overdue {
+                due = Instant::now() + self.interval() / RETRY_SHARE;
             }
         }
+    }
+
+    /// What is to be reported now, if anything is yet.
+    fn newest(&mut self, seq: u64) -> Option<Report> {
+        let mut report = self.outgoing.borrow_and_update().clone()?;
+        let health = self.health.borrow_and_update().clone();
+        report.seq = seq;
+        report.failed = report.failed.or(health.ailment);
+        report.silent_ms = health.silent_since.map_or(0, |at| clock::now().since(at));
+        report.keeper.clone_from(&self.keeper);
+        report.nonce = rand::random();
+        report.revision = self.heard.borrow().answer.as_ref().map_or(Revision(0), |a| a.revision);
+        Some(report)
     }
 
     fn interval(&self) -> Duration {
@@ -111,13 +131,14 @@ impl Link {
         timers.map_or(Duration::from_millis(500), |timers| timers.report_interval())
     }
 
-    async fn take(&mut self, sent: Millis, outcome: Result<Answer, ClientError>) {
+    /// Takes in what came of a call; how long to wait before the next.
+    fn take(&mut self, sent: Millis, outcome: Result<Answer, ClientError>) -> Duration {
         match outcome {
             Ok(answer) => {
                 // Its lease may be one without an end that the monitor has taken back since.
                 let known = |known: &Answer| answer.is_older_than(known);
                 if self.heard.borrow().answer.as_ref().is_some_and(known) {
-                    return;
+                    return Duration::ZERO;
                 }
                 self.right
                     .update(|tenure| tenure.grant(answer.lease, answer.assignment.order, sent));
@@ -130,19 +151,22 @@ impl Link {
                     unreachable: None,
                     dropped: false,
                 });
+                Duration::ZERO
             }
             Err(ClientError::Dropped) => {
                 self.heard.send_modify(|heard| heard.dropped = true);
-                tokio::time::sleep(self.interval()).await;
+                self.interval()
             }
             Err(error) => {
+                // Of calls beside each other the last may fail after another was answered.
+                let answered = self.heard.borrow().at.is_some_and(|at| at > sent);
                 let text = error.to_string();
                 let new = self.heard.borrow().unreachable.as_ref() != Some(&text);
-                if new {
+                if new && !answered {
                     tracing::warn!("the monitor does not take reports: {text}");
                     self.heard.send_modify(|heard| heard.unreachable = Some(text));
                 }
-                tokio::time::sleep(self.interval() / RETRY_SHARE).await;
+                self.interval() / RETRY_SHARE
             }
         }
     }
@@ -152,12 +176,12 @@ async fn call(
     client: Client,
     identity: Identity,
     report: Report,
-    interval: Duration,
+    (wait, interval): (Duration, Duration),
 ) -> (Millis, Result<Answer, ClientError>) {
-    let wait_ms = u64::try_from(interval.as_millis()).unwrap_or(500);
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or_default();
     let sent = clock::now();
     let nonce = report.nonce;
-    // A call that takes longer than its wait and another interval is lost; the next may get through
+    // A call that takes longer than a wait and another interval is lost; others may get through
     // before the lease (four intervals) ends.
     let limit = interval * 2;
     let outcome = client.report(&identity, &report, wait_ms, limit).await;

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use postgres::insist::insist;
 use serde::Deserialize;
 use serde_json::json;
 use shared::ids::NodeId;
@@ -201,14 +202,17 @@ fn bracketed(host: &str) -> String {
 }
 
 async fn reach(address: &str, limit: Duration, question: &[u8]) -> &'static str {
-    let asked = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(question).await?;
-        stream.read_u8().await
-    };
-    match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(_)) => "answered",
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => "refused",
-        Ok(Err(_)) | Err(_) => "silent",
-    }
+    let reached = insist(limit, || async {
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(question).await?;
+            stream.read_u8().await
+        };
+        match asked.await {
+            Ok(_) => Some("answered"),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Some("refused"),
+            Err(_) => None,
+        }
+    });
+    reached.await.unwrap_or("silent")
 }

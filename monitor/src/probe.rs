@@ -7,6 +7,7 @@ use fsm::Millis;
 use fsm::group::detector::{Verdict, verdict};
 use fsm::group::view::Probe;
 use fsm::group::{Record, View};
+use postgres::insist::insist;
 use postgres::session::{Session, SessionError, Target};
 use serde::Deserialize;
 use shared::ids::NodeId;
@@ -207,46 +208,45 @@ async fn round(client: reqwest::Client, target: Suspect, commands: mpsc::Sender<
 
 /// Any HTTP answer will do: it is the process that is looked for.
 async fn probe_keeper(client: &reqwest::Client, rest: &str, limit: Duration) -> Reached {
-    let request = client.get(format!("http://{rest}/liveness")).timeout(limit).send();
-    match request.await {
-        Ok(_) => Reached::Answered,
-        Err(error) if is_refused(&error) => Reached::Refused,
-        Err(_) => Reached::Silent,
-    }
+    let reached = insist(limit, || async {
+        match client.get(format!("http://{rest}/liveness")).timeout(limit).send().await {
+            Ok(_) => Some(Reached::Answered),
+            Err(error) if is_refused(&error) => Some(Reached::Refused),
+            Err(_) => None,
+        }
+    });
+    reached.await.unwrap_or(Reached::Silent)
 }
 
 /// What another keeper of the group can reach. It needs a limit's time itself to find out.
 async fn ask_peer(client: &reqwest::Client, rest: &str, node: NodeId, limit: Duration) -> Reached {
     let url = format!("http://{rest}/peers/{node}");
-    let answer = async {
-        client
-            .get(url)
-            .timeout(limit * 2)
-            .send()
-            .await?
-            .error_for_status()?
-            .json::<PeerView>()
-            .await
-    };
+    let answer = insist(limit * 2, || async {
+        let answer = client.get(&url).timeout(limit * 2).send().await.ok()?;
+        answer.error_for_status().ok()?.json::<PeerView>().await.ok()
+    });
     match answer.await {
-        Ok(
+        Some(
             PeerView { keeper: Reached::Answered, .. }
             | PeerView { postgres: Reached::Answered, .. },
         ) => Reached::Answered,
-        Ok(PeerView { keeper: Reached::Refused, postgres: Reached::Refused }) => Reached::Refused,
-        Ok(_) | Err(_) => Reached::Silent,
+        Some(PeerView { keeper: Reached::Refused, postgres: Reached::Refused }) => Reached::Refused,
+        Some(_) | None => Reached::Silent,
     }
 }
 
 /// A login and a question. Where the monitor may not log in, or the server cannot take it in now, that it
 /// says so is the answer.
 async fn probe_postgres(target: &Target, limit: Duration) -> Reached {
-    match Session::connect(target, limit).await {
-        Ok(_) => Reached::Answered,
-        Err(SessionError::Refused { .. }) => Reached::Refused,
-        Err(error) if error.code().is_some() => Reached::Answered,
-        Err(_) => Reached::Silent,
-    }
+    let reached = insist(limit, || async {
+        match Session::connect(target, limit).await {
+            Ok(_) => Some(Reached::Answered),
+            Err(SessionError::Refused { .. }) => Some(Reached::Refused),
+            Err(error) if error.code().is_some() => Some(Reached::Answered),
+            Err(_) => None,
+        }
+    });
+    reached.await.unwrap_or(Reached::Silent)
 }
 
 fn is_refused(error: &reqwest::Error) -> bool {

@@ -15,6 +15,7 @@ pub mod datadir;
 pub mod durable;
 pub mod embedded;
 pub mod hba;
+pub mod insist;
 pub mod instance;
 pub mod owner;
 pub mod pidfile;

@@ -101,7 +101,7 @@ pub fn postgres_in(data_dir: &Path) -> Vec<i32> {
 }
 
 /// The postmaster of a data directory (canonical), whoever has started it: a server process that no other
-/// one is the parent of, and that does not call itself a child (`set_ps_display` in ps_status.c).
+/// one is the parent of, and that does not call itself a child (`set_ps_display` in `ps_status.c`).
 pub fn postmaster_in(data_dir: &Path) -> Option<i32> {
     let all = postgres_in(data_dir);
     let is_postmaster = |pid: &i32| {

@@ -8,6 +8,9 @@ use shared::report::Lease;
 use shared::spec::Spec;
 use std::collections::BTreeMap;
 
+/// This part of a lease is enough for an answer of the monitor, or of a standby.
+const MOMENT: u64 = 4;
+
 /// What is known of the right to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tenure {
@@ -26,7 +29,9 @@ struct Reply {
     /// `reply_time` of the walsender, on the standby's clock, which somebody may set back: only whether it
     /// changes is looked at, which takes a reply.
     stamp: i64,
-    /// When it was seen to advance, on ours.
+    /// When it was last seen to be that, on ours.
+    seen: Millis,
+    /// The last reply was sent no earlier than this, on ours: when the one before it was still the last.
     advanced: Option<Millis>,
 }
 
@@ -56,15 +61,16 @@ impl Tenure {
     }
 
     /// A standby's walsender shows this reply time. The first look proves nothing: a row outlives
-    /// its peer.
+    /// its peer. A later one proves that the standby has replied since the look before it, which may be
+    /// long ago where this process was stopped meanwhile.
     pub fn saw_reply(&mut self, node: NodeId, stamp: i64, now: Millis) {
         match self.replies.get_mut(&node) {
             Some(reply) if stamp != reply.stamp => {
-                *reply = Reply { stamp, advanced: Some(now) };
+                *reply = Reply { stamp, seen: now, advanced: Some(reply.seen) };
             }
-            Some(_) => {}
+            Some(reply) => reply.seen = now,
             None => {
-                self.replies.insert(node, Reply { stamp, advanced: None });
+                self.replies.insert(node, Reply { stamp, seen: now, advanced: None });
             }
         }
     }
@@ -78,6 +84,22 @@ impl Tenure {
             None => Millis(0),
         };
         Some(granted.max(self.proof_until(in_force, lease_ms)))
+    }
+
+    /// When a primary that serves has to be stopped; `None`: never. That is [`Self::until`], but for a keeper
+    /// that was itself stopped when its right ended, at `woke` on this clock: it then knows nothing of what
+    /// it has missed. Where nothing is acknowledged without a standby it has another moment to hear of one
+    /// or of the monitor before it ends a Postgres that nobody may have replaced (rule 12).
+    pub fn fence_at(
+        &self,
+        in_force: Option<&Spec>,
+        lease_ms: u64,
+        woke: Option<Millis>,
+    ) -> Option<Millis> {
+        let until = self.until(in_force, lease_ms)?;
+        let needs_standbys = in_force.is_some_and(|spec| spec.required > 0);
+        let moment = woke.filter(|_| needs_standbys).map(|woke| woke.plus(lease_ms / MOMENT));
+        Some(until.max(moment.unwrap_or(until)))
     }
 
     /// Whether the standbys prove now that nobody else can have been elected.
@@ -148,10 +170,10 @@ mod tests {
         }
         assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(0)));
         tenure.saw_reply(NodeId(2), 8, Millis(60));
-        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2060)));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2049)));
         // Its clock was set back.
         tenure.saw_reply(NodeId(2), 5, Millis(90));
-        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2090)));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(2060)));
     }
 
     #[test]
@@ -160,10 +182,40 @@ mod tests {
         for node in [NodeId(2), NodeId(3)] {
             tenure.saw_reply(node, 1, Millis(1));
         }
-        tenure.saw_reply(NodeId(2), 2, Millis(500));
+        for now in [100, 500] {
+            tenure.saw_reply(NodeId(2), 1, Millis(now));
+        }
+        tenure.saw_reply(NodeId(2), 2, Millis(600));
         assert_eq!(tenure.until(Some(&spec(2)), 2000), Some(Millis(0)));
-        tenure.saw_reply(NodeId(3), 2, Millis(100));
+        tenure.saw_reply(NodeId(3), 1, Millis(100));
+        tenure.saw_reply(NodeId(3), 2, Millis(200));
         assert_eq!(tenure.until(Some(&spec(2)), 2000), Some(Millis(2100)), "the older of the two");
+    }
+
+    /// The standby may have replied right after the last look, and have been sealed since.
+    #[test]
+    fn what_came_while_the_keeper_was_stopped_proves_nothing_of_now() {
+        let mut tenure = Tenure::default();
+        tenure.saw_reply(NodeId(2), 1, Millis(1000));
+        tenure.saw_reply(NodeId(2), 2, Millis(60_000));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(3000)));
+        tenure.saw_reply(NodeId(2), 3, Millis(60_100));
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(62_000)));
+    }
+
+    #[test]
+    fn a_keeper_that_was_stopped_asks_before_it_stops_postgres() {
+        let mut tenure = Tenure::default();
+        tenure.grant(Some(Lease::For { ms: 2000 }), order(1), Millis(1000));
+        let woke = Some(Millis(60_000));
+        assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, None), Some(Millis(3000)));
+        assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, woke), Some(Millis(60_500)));
+        // Where commits wait for nobody they could be lost meanwhile.
+        let asynchronous = Spec { required: 0, standbys: [].into(), ..spec(1) };
+        assert_eq!(tenure.fence_at(Some(&asynchronous), 2000, woke), Some(Millis(3000)));
+        assert_eq!(tenure.fence_at(None, 2000, woke), Some(Millis(3000)));
+        tenure.grant(Some(Lease::Unlimited), order(1), Millis(1000));
+        assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, woke), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use shared::api::Status;
 use std::time::Duration;
-use tests::harness::{Cluster, Node};
+use tests::harness::{Builder, Cluster, Node};
 
 /// Four fifths of the node timeout.
 const SHORT: Duration = Duration::from_millis(2400);
@@ -94,52 +94,65 @@ async fn the_only_node() -> Result<()> {
     Ok(())
 }
 
+/// A keeper that is stopped for longer than its lease, and nothing else: nobody takes over, and it asks before
+/// it stops a Postgres that is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keeper_of_the_primary() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    // A quarter of the lease is long on any machine.
+    cluster.perform(&["set", "formation", "node-timeout", "10s"]).await?;
+    let before = cluster.settled().await?;
+    let workload = cluster.workload().await?;
+    let node = cluster.primary().await?;
+    let postmaster = node.postmaster()?;
+    node.freeze_keeper()?;
+    let longer_than_the_lease = Duration::from_secs(8);
+    let same = |status: &Status| status.epoch == before.epoch;
+    cluster.stays("the same primary", longer_than_the_lease, same).await?;
+    node.thaw_keeper()?;
+    let after = cluster.settled().await?;
+    workload.goes_on().await?;
+    ensure!(after.epoch == before.epoch, "the primary was replaced");
+    ensure!(node.postmaster()? == postmaster, "its postgres was stopped");
+    cluster.verdict(workload).await?;
+    Ok(())
+}
+
 /// A disk that swallows writes: nothing ends, nothing complains, and old connections answer. The next one
 /// takes over; when the disk goes on, the old primary does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_of_the_primary() -> Result<()> {
-    let mut builder = Cluster::builder();
-    for _ in 0..3 {
-        builder = builder.nodes(1).on_volume(512);
-    }
-    let cluster = builder.start().await?;
-    let workload = cluster.workload().await?;
-    let old = cluster.primary().await?;
-    old.volume()?.freeze()?;
-    cluster.wait_until("another primary", another(old)).await?;
-    workload.goes_on().await?;
-    let why = format!("{} is not one any more: its storage has not finished a write", old.name());
-    let events = cluster.monitor().events(0).await?;
-    ensure!(events.iter().any(|event| event.reason.contains(&why)), "no event says so");
-    old.volume()?.thaw()?;
-    cluster.settled().await?;
-    cluster
-        .judge()
-        .expecting("this node cannot serve: its storage has not finished", "it says so")
-        .of(workload)
-        .await?;
+    let add = |builder: Builder| builder.nodes(1).on_volume(512);
+    let cluster = (0..3).fold(Cluster::builder(), |builder, _| add(builder)).start().await?;
+    let why = swallows_writes(cluster).await?;
+    ensure!(why.contains(" is not one any more: its storage has not finished a write"), "{why}");
     Ok(())
 }
 
 /// The WAL alone is on such a disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wal_disk_of_the_primary() -> Result<()> {
-    let mut builder = Cluster::builder();
-    for _ in 0..2 {
-        builder = builder.nodes(1).wal_on_volume(512);
-    }
-    let cluster = builder.start().await?;
+    let add = |builder: Builder| builder.nodes(1).wal_on_volume(512);
+    let cluster = (0..2).fold(Cluster::builder(), |builder, _| add(builder)).start().await?;
+    swallows_writes(cluster).await.map(drop)
+}
+
+/// The primary's does, for as long as it takes; why the primary was replaced.
+async fn swallows_writes(cluster: Cluster) -> Result<String> {
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
     old.volume()?.freeze()?;
     cluster.wait_until("another primary", another(old)).await?;
-    old.volume()?.thaw()?;
     workload.goes_on().await?;
+    let events = cluster.monitor().events(0).await?;
+    let why = events.iter().find(|event| event.reason.contains(" is not one any more: "));
+    let why = why.context("no event says why")?.reason.clone();
+    old.volume()?.thaw()?;
     cluster.settled().await?;
     cluster
         .judge()
         .expecting("this node cannot serve: its storage has not finished", "it says so")
         .of(workload)
         .await?;
-    Ok(())
+    Ok(why)
 }
