@@ -174,6 +174,8 @@ impl Agent {
         match ending {
             Ending::LeavePostgres => return Some(Ended::AsTold),
             Ending::Immediate => {
+                // A stop that was under way has lost sight of it.
+                self.node.find_postmaster(true).await;
                 drop(self.node.carry_out(&Step::StopImmediate).await);
                 return Some(Ended::AsTold);
             }
@@ -407,7 +409,7 @@ impl Agent {
             self.show_wait(step);
             return Duration::from_millis(left);
         }
-        let result = self.node.carry_out(step).await;
+        let Some(result) = self.carry_out(step).await else { return Duration::ZERO };
         self.refused = matches!(result, Err(StepError::NoRoom { .. }));
         if let Some(trace) = &mut self.trace {
             trace.acted(step, &result);
@@ -443,6 +445,19 @@ impl Agent {
                 self.trouble = Some((step.clone(), text));
                 self.note_failure(step)
             }
+        }
+    }
+
+    /// Carries out a step; `None` where it was a stop of Postgres and the keeper has been told meanwhile to stop
+    /// that at once.
+    async fn carry_out(&mut self, step: &Step) -> Option<Result<(), StepError>> {
+        if *step != Step::StopFast {
+            return Some(self.node.carry_out(step).await);
+        }
+        let mut ending = self.ending.clone();
+        tokio::select! {
+            result = self.node.carry_out(step) => Some(result),
+            Ok(_) = ending.wait_for(|ending| *ending == Ending::Immediate) => None,
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Crashes {
     down_since: Option<Millis>,
     /// It has accepted connections since it was started.
     ready: bool,
+    /// When somebody last stopped it.
+    stopped: Option<Millis>,
     /// What it said when it ended last.
     why: Option<String>,
     /// It cannot be started whatever its data are like: what it said to that.
@@ -34,6 +36,14 @@ impl Crashes {
         self.down_since.get_or_insert(now);
         self.why = why;
         self.ready = false;
+    }
+
+    /// Somebody has stopped it who was not we. That is no crash, however often; it may be started by whoever
+    /// stopped it (`pg_ctl restart`).
+    pub fn stopped(&mut self, now: Millis) {
+        self.down_since.get_or_insert(now);
+        self.stopped = Some(now);
+        (self.why, self.ready) = (None, false);
     }
 
     /// It cannot be started, or not even be tried.
@@ -71,9 +81,9 @@ impl Crashes {
         self.down_since
     }
 
-    /// When it last ended by itself.
+    /// When it last ended and we had not told it to.
     pub fn newest(&self) -> Option<Millis> {
-        self.recent.last().map(|crash| crash.at)
+        self.recent.last().map(|crash| crash.at).max(self.stopped)
     }
 
     /// When it ended by itself.
@@ -110,5 +120,17 @@ mod tests {
         crashes.is_ready();
         assert_eq!((crashes.down_since(), crashes.was_starting()), (None, false));
         assert_eq!(crashes.times().len(), 2, "a brief success does not give the budget back");
+    }
+
+    #[test]
+    fn a_server_that_is_stopped_again_and_again_has_not_crashed() {
+        let mut crashes = Crashes::default();
+        for at in 1..10 {
+            crashes.stopped(Millis(at));
+            assert_eq!(crashes.down_since(), Some(Millis(at)));
+            crashes.is_ready();
+        }
+        assert_eq!((crashes.times(), crashes.times_as_standby()), (vec![], vec![]));
+        assert_eq!((crashes.newest(), crashes.down_since()), (Some(Millis(9)), None));
     }
 }

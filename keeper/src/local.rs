@@ -111,7 +111,7 @@ impl Node {
 
     /// The postmaster, found or known; notices when it has ended by itself, which it has not if the
     /// guard stopped it because it may not write.
-    async fn find_postmaster(&mut self, may_write: bool) -> Option<Postmaster> {
+    pub(crate) async fn find_postmaster(&mut self, may_write: bool) -> Option<Postmaster> {
         if let Some(running) = self.running() {
             return Some(running);
         }
@@ -139,8 +139,29 @@ impl Node {
         }
     }
 
+    /// Whether somebody has stopped it, or is restarting it: it has shut down in order, or runs again.
+    async fn was_stopped(&self, ended: &Postmaster) -> bool {
+        if matches!(Postmaster::adopt(&self.instance).await, Ok(Some(_))) {
+            return true;
+        }
+        if let Some(told) = ended.was_told_to_end() {
+            return told;
+        }
+        let control = self.instance.control_data().await;
+        control.is_ok_and(|control| control.state.is_clean())
+    }
+
     async fn note_crash(&mut self, ended: &Postmaster) {
         let now = clock::now();
+        if self.was_stopped(ended).await {
+            tracing::warn!(
+                node.id = self.id.0,
+                "somebody has stopped or restarted postgres of node {}, who was not its keeper",
+                self.id
+            );
+            self.crashes.stopped(now);
+            return;
+        }
         let standby = disk(|| self.instance.data_dir.is_standby());
         let why = ended.last_words().await;
         let starting = self.crashes.was_starting();

@@ -144,15 +144,13 @@ fn instance(config: &Config) -> Result<Instance, ApiError> {
     Ok(instance)
 }
 
-/// Nothing is asked of the monitor before it is clear that this node could do its part.
+/// Nothing is asked of the monitor before it is clear that this node could do its part. A node that is known
+/// has done so: what is wrong with its disk now it says in `status`, and it waits until somebody has mended
+/// that.
 async fn check_free(config: &Config, instance: &Instance, state: &State) -> Result<(), ApiError> {
-    // Half of a copy, where the keeper was killed meanwhile: the next copy replaces it.
-    let half = state.rebuilding;
-    if let (Contents::Unusable { reason }, false) = (instance.data_dir.contents(), half) {
-        let message = format!("{} cannot be used: {reason}", config.pgdata.display());
-        return Err(failure(2, "pgdata", message));
+    if state.identity.is_none() {
+        usable(config, instance)?;
     }
-    writable(config, instance, state.identity.is_none())?;
     let running = postgres::postmaster::Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.
@@ -170,20 +168,22 @@ async fn check_free(config: &Config, instance: &Instance, state: &State) -> Resu
     Ok(())
 }
 
-fn writable(config: &Config, instance: &Instance, joins: bool) -> Result<(), ApiError> {
-    let problem = |error: &dyn std::fmt::Display| {
-        failure(2, "pgdata", format!("{} cannot be written: {error}", config.pgdata.display()))
-    };
-    instance.data_dir.create(&instance.owner).map_err(|error| problem(&error))?;
+fn usable(config: &Config, instance: &Instance) -> Result<(), ApiError> {
+    let refused =
+        |why: String| failure(2, "pgdata", format!("{} cannot be {why}", config.pgdata.display()));
+    let contents = instance.data_dir.contents();
+    if let Contents::Unusable { reason } = &contents {
+        return Err(refused(format!("used: {reason}")));
+    }
+    let unwritable = |error: &dyn std::fmt::Display| refused(format!("written: {error}"));
+    instance.data_dir.create(&instance.owner).map_err(|error| unwritable(&error))?;
     let probe = config.pgdata.join(".pgtandem-write-probe");
     let written = std::fs::write(&probe, [0; 8192]);
     let removed = std::fs::remove_file(&probe);
-    written.and(removed).map_err(|error| problem(&error))?;
-    // A node that is known waits for room, and says so in `status`.
-    let empty = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
-    let new = joins && empty;
+    written.and(removed).map_err(|error| unwritable(&error))?;
+    let empty = matches!(contents, Contents::Missing | Contents::Empty);
     match instance.data_dir.free_bytes() {
-        Ok(free) if new && free < ROOM_FOR_A_CLUSTER => {
+        Ok(free) if empty && free < ROOM_FOR_A_CLUSTER => {
             let message = format!(
                 "{} has {} MB of free space, and a cluster needs {} MB to begin with",
                 config.pgdata.display(),
@@ -209,6 +209,7 @@ async fn join_request(
         Contents::Unusable { .. } => Data::Unusable,
         Contents::Cluster { .. } => match instance.control_data().await {
             Ok(control) => Data::Present { system_identifier: control.system_identifier },
+            Err(_) if state.identity.is_some() => Data::Unusable,
             Err(error) => return Err(failure(2, "pgdata", error.to_string())),
         },
     };

@@ -237,6 +237,13 @@ impl Postmaster {
         *status
     }
 
+    /// Whether it has ended because it was told to: it says so by status 0 (`ExitPostmaster` in
+    /// `postmaster.c`). `None` for one that this process has not started.
+    pub fn was_told_to_end(&self) -> Option<bool> {
+        let status = *self.exit.as_ref()?.borrow();
+        status.map(|status| status.success())
+    }
+
     /// Sends a signal; a server that has ended already is no error.
     pub fn signal(&self, signal: Signal) -> Result<(), PostmasterError> {
         self.process.signal(signal.number()).map_err(|source| PostmasterError::Process {

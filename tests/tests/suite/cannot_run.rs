@@ -134,6 +134,25 @@ async fn a_directory_that_nobody_may_enter() -> Result<()> {
     comes_back_when_mended(set_mode(0), set_mode(0o700), &["Permission denied"]).await
 }
 
+/// A node that is known waits, and says for what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keeper_starts_where_nobody_may_enter() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    let standbys = cluster.standbys().await?;
+    let standby = standbys.first().context("no standby")?;
+    let set_mode = |mode| fs::set_permissions(standby.pgdata(), fs::Permissions::from_mode(mode));
+    let directory = standby.pgdata_inode()?;
+    ensure!(standby.stop_keeper().await?.success());
+    set_mode(0)?;
+    standby.start_keeper()?;
+    cluster.wait_for_node(standby.name(), "says why", warns(&["Permission denied"])).await?;
+    ensure!(standby.unexpected_end()?.is_none(), "its keeper has ended");
+    set_mode(0o700)?;
+    cluster.settled().await?;
+    ensure!(standby.pgdata_inode()? == directory, "it was copied although nothing ailed its data");
+    cluster.judge().expecting("Permission denied", "it is what the test has done").logs_only()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_data_is_removed_while_it_runs() -> Result<()> {
     let cluster = Cluster::start(3).await?;
@@ -199,6 +218,10 @@ async fn a_disk_that_is_read_only() -> Result<()> {
     old.volume()?.read_only()?;
     cluster.wait_until("another primary", another(old)).await?;
     workload.goes_on().await?;
+    cluster.wait_for_node(old.name(), "says why", warns(&["Read-only file system"])).await?;
+    // A keeper that starts there says so, too.
+    old.stop_keeper().await?;
+    old.start_keeper()?;
     cluster.wait_for_node(old.name(), "says why", warns(&["Read-only file system"])).await?;
     // Not even a keeper may look at what is to be repaired.
     old.stop_keeper().await?;

@@ -1,8 +1,10 @@
 //! Planned stops of keepers.
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tests::harness::Cluster;
+use tests::harness::wait::{DEADLINE, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_of_the_primarys_keeper_hands_over() -> Result<()> {
@@ -62,6 +64,50 @@ async fn everything_and_back() -> Result<()> {
     workload.goes_on().await?;
     cluster.verdict(workload).await?;
     Ok(())
+}
+
+/// An operator who restarts Postgres by hand, and more often than it may crash, is not a reason to replace it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_by_hand() -> Result<()> {
+    let cluster = Cluster::start(2).await?;
+    let workload = cluster.workload().await?;
+    let before = cluster.settled().await?;
+    for _ in 0..6 {
+        cluster.primary().await?.restart_postgres().await?;
+        workload.goes_on().await?;
+        let after = cluster.settled().await?;
+        ensure!(after.epoch == before.epoch, "the primary was replaced");
+    }
+    cluster
+        .judge()
+        .expecting("lock file \"postmaster.pid\" already exists", "whoever comes first starts it")
+        .of(workload)
+        .await?;
+    Ok(())
+}
+
+/// A fast stop that takes its time is hurried on by QUIT.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigquit_ends_a_fast_stop() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = cluster.primary().await?;
+    node.freeze_postmaster()?;
+    node.signal_keeper(Signal::INT)?;
+    let begun = || Ok(node.keeper_log()?.contains("asked to end: Fast"));
+    eventually("the fast stop", DEADLINE, async || {
+        begun().map(|begun| if begun { Ok(()) } else { Err("not begun".to_owned()) })
+    })
+    .await?;
+    let begin = Instant::now();
+    node.signal_keeper(Signal::QUIT)?;
+    ensure!(node.keeper_ends().await?.success());
+    ensure!(!node.has_postgres(), "its Postgres is running");
+    // The patience of a fast stop.
+    ensure!(begin.elapsed() < Duration::from_secs(30), "it took {:?}", begin.elapsed());
+    cluster
+        .judge()
+        .expecting("this node cannot serve: its postgres has not answered", "it stands still")
+        .logs_only()
 }
 
 /// Killed all at once, as by a power cut.
