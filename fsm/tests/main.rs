@@ -13,5 +13,6 @@ mod decisions;
 mod election;
 mod joins;
 mod plan;
+mod predictions;
 mod requests;
 mod rig;

@@ -422,8 +422,9 @@ pub struct Prediction {
     pub reason: String,
     /// Who would be the primary, and alive.
     pub primary: Option<NodeName>,
-    /// Who might be it as well: nothing but chance would decide.
-    pub equals: Vec<NodeName>,
+    /// What would happen with each other primary that there might be as well, where nothing but chance
+    /// would decide.
+    pub alternatives: Vec<Self>,
     /// The synchronous standbys in the end.
     pub sync: SyncStatus,
     /// Whether commits would be acknowledged in the end.

@@ -141,7 +141,13 @@ pub fn blockers(record: &Record, view: &View, now: Now) -> Vec<Blocker> {
             Choice::Wait(waiting) => vec![explain_waiting(record, &waiting)],
             Choice::Elect { .. } | Choice::Forward { .. } => Vec::new(),
         },
-        Phase::Forwarding { candidate, source, .. } => {
+        Phase::Forwarding { election, candidate, source, target } => {
+            let reached = view.sealed_position(*candidate, record.ticket) >= Some(*target);
+            if let Choice::Wait(waiting) = choose(record, view, election, now, 0)
+                && reached
+            {
+                return vec![explain_waiting(record, &waiting)];
+            }
             let text = format!(
                 "{} is fetching from {}",
                 record.name_of(*candidate),

@@ -37,7 +37,7 @@ mod tests {
             outcome: PredictedOutcome::WouldTakeWrites,
             reason: String::new(),
             primary: None,
-            equals: Vec::new(),
+            alternatives: Vec::new(),
             sync: SyncStatus {
                 in_force: None,
                 members: Vec::new(),

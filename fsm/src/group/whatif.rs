@@ -68,7 +68,7 @@ fn chances(record: &Record, view: &View, gone: &BTreeSet<NodeId>) -> Vec<u64> {
     record.nodes.keys().copied().filter(lives).map(chance_for).collect()
 }
 
-/// One way that it could go, and who else might be the primary by chance.
+/// One way that it could go, and the others that chance leaves.
 fn foresee(
     begin: impl Fn(u64) -> World,
     chances: &[u64],
@@ -77,17 +77,26 @@ fn foresee(
     let run = |tie_break| {
         let mut world = begin(tie_break);
         world.run();
-        world
+        describe(world, asked)
     };
-    let world = run(chances.first().copied().unwrap_or_default());
+    let mut prediction = run(chances.first().copied().unwrap_or_default());
+    for other in chances.iter().skip(1).map(|tie_break| run(*tie_break)) {
+        let known = |prediction: &Prediction| prediction.primary == other.primary;
+        if !known(&prediction) && !prediction.alternatives.iter().any(known) {
+            prediction.alternatives.push(other);
+        }
+    }
+    prediction
+}
+
+/// What has come of it.
+fn describe(world: World, asked: Option<&OperationResult>) -> Prediction {
     let primary = primary_of(&world);
-    let others = chances.iter().skip(1).filter_map(|tie_break| primary_of(&run(*tie_break)));
-    let equals: BTreeSet<_> = others.filter(|name| primary.as_ref() != Some(name)).collect();
     let (outcome, reason) = outcome(&world, asked);
     Prediction {
         outcome,
         reason,
-        equals: equals.into_iter().collect(),
+        alternatives: Vec::new(),
         sync: sync_status(&world.record),
         writable: is_writable(&world.record, &world.view, world.now),
         writable_after_ms: world.writable_since.map(|since| world.since_began(since)),
@@ -106,7 +115,7 @@ fn unchanged(record: &Record, view: &View, reason: String, now: Now) -> Predicti
         outcome: PredictedOutcome::WouldChangeNothing,
         reason,
         primary: record.primary_name().filter(|_| record.phase == Phase::Serving),
-        equals: Vec::new(),
+        alternatives: Vec::new(),
         sync: sync_status(record),
         writable,
         writable_after_ms: writable.then_some(0),

@@ -92,8 +92,10 @@ impl Surroundings<'_> {
         report.postgres.running = true;
         report.postgres.in_recovery = Some(false);
         report.replicas = self.replicas(id, report, promoted);
-        let streams =
-            |standby: &&NodeId| report.replicas.iter().any(|replica| replica.node == **standby);
+        let streams = |standby: &&NodeId| {
+            let shown = report.replicas.iter().any(|replica| replica.node == **standby);
+            shown && self.living.contains(standby)
+        };
         let wanted = InForce { epoch: spec.epoch, generation: spec.generation };
         // The barrier is passed once; what is in force stays so.
         let holds = report.in_force == Some(wanted)

@@ -81,23 +81,27 @@ impl World {
         let mut quiet_since = self.now.mono;
         let mut decisions = 0;
         for _ in 0..LOOKS {
-            self.look();
-            if let Some(decision) =
+            let decided = decisions;
+            // All that follows from what has been seen is decided before anybody has done its part.
+            while let Some(decision) =
                 rules::step(&self.record, &self.view, self.now, self.tie_break)
             {
+                self.adopt(decision);
                 decisions += 1;
                 if decisions == DECISIONS {
                     return;
                 }
-                self.adopt(decision);
+            }
+            if decisions > decided {
                 quiet_since = self.now.mono;
-                continue;
+            } else {
+                let quiet = self.longest_wait();
+                if self.now.mono.since(quiet_since) > quiet {
+                    return;
+                }
+                self.pass(self.tick(quiet));
             }
-            let quiet = self.longest_wait();
-            if self.now.mono.since(quiet_since) > quiet {
-                return;
-            }
-            self.pass(self.tick(quiet));
+            self.look();
         }
     }
 
