@@ -11,6 +11,7 @@ mod accept;
 mod answers;
 mod decisions;
 mod election;
+mod explain;
 mod joins;
 mod plan;
 mod predictions;

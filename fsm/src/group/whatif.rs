@@ -9,6 +9,7 @@
 mod node;
 mod world;
 
+use super::detector::verdict;
 use super::election::successors;
 use super::explain::blockers;
 use super::ranking::{chance_for, is_eligible, rank};
@@ -110,11 +111,14 @@ fn describe(world: World, asked: Option<&OperationResult>) -> Prediction {
 /// It is so already.
 fn unchanged(record: &Record, view: &View, reason: String, now: Now) -> Prediction {
     let writable = is_writable(record, view, now);
+    let timers = record.settings.timers();
+    let lives = |id: NodeId| !verdict(view, id, &timers, now.mono).is_dead();
+    let serving = record.primary.filter(|id| record.phase == Phase::Serving && lives(*id));
     Prediction {
         steps: Vec::new(),
         outcome: PredictedOutcome::WouldChangeNothing,
         reason,
-        primary: record.primary_name().filter(|_| record.phase == Phase::Serving),
+        primary: serving.and_then(|_| record.primary_name()),
         alternatives: Vec::new(),
         sync: sync_status(record),
         writable,
@@ -126,7 +130,8 @@ fn unchanged(record: &Record, view: &View, reason: String, now: Now) -> Predicti
 
 fn primary_of(world: &World) -> Option<NodeName> {
     let record = &world.record;
-    let primary = record.primary.filter(|id| record.phase == Phase::Serving && world.is_living(*id));
+    let primary =
+        record.primary.filter(|id| record.phase == Phase::Serving && world.is_living(*id));
     primary.and_then(|id| record.nodes.get(&id)).map(|node| node.name.clone())
 }
 

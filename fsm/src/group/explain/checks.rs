@@ -88,7 +88,8 @@ fn old_record(seen: &Seen<'_>) -> Option<String> {
 
 fn no_primary(seen: &Seen<'_>) -> Option<String> {
     let phase = &seen.record.phase;
-    (*phase != Phase::Serving).then(|| format!("there is no primary: the group is {}", phase.name()))
+    (*phase != Phase::Serving)
+        .then(|| format!("there is no primary: the group is {}", phase.name()))
 }
 
 fn dead_primary(seen: &Seen<'_>) -> Option<String> {
@@ -233,9 +234,7 @@ fn not_in_sync_set(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
 }
 
 fn no_candidate(_: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
-    let text = format!(
-        "{} is never promoted by itself: its candidate priority is 0",
-        subject.node.name
-    );
+    let text =
+        format!("{} is never promoted by itself: its candidate priority is 0", subject.node.name);
     (subject.node.candidate_priority == 0).then_some(text)
 }

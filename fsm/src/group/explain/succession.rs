@@ -16,12 +16,7 @@ use std::collections::BTreeSet;
 
 /// What would come of the primary's death. `past` are the last changes of the primary; `None` where
 /// there is no primary that could die.
-pub fn succession(
-    record: &Record,
-    view: &View,
-    past: &[Stages],
-    now: Now,
-) -> Option<Succession> {
+pub fn succession(record: &Record, view: &View, past: &[Stages], now: Now) -> Option<Succession> {
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
     let prediction = if_dies(record, view, &BTreeSet::from([primary]), now);
     let outage = outage::estimate(&prediction, past);
@@ -124,7 +119,8 @@ fn why_never(record: &Record, view: &View, (id, node): (NodeId, &Node), now: Now
         Some(Bar::Maintenance) => "never: it is in maintenance".to_owned(),
         Some(Bar::Priority) if node.dropping => "never: it is being dropped".to_owned(),
         Some(Bar::Priority) => {
-            "never: its candidate priority is 0; `pgtandem promote` takes it all the same".to_owned()
+            "never: its candidate priority is 0; `pgtandem promote` takes it all the same"
+                .to_owned()
         }
         None => "never: it has not said where on the group's history its log ends".to_owned(),
     }
