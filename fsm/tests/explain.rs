@@ -124,7 +124,7 @@ fn equals_are_told_as_such() {
     assert_eq!(succession.prediction.alternatives.len(), 1);
     let other = &succession.prediction.alternatives[0];
     assert_ne!(other.primary, succession.prediction.primary);
-    assert_eq!(other.outcome, PredictedOutcome::WouldTakeWrites);
+    assert_eq!(other.outcome, PredictedOutcome::TakesWrites);
 }
 
 /// Two nodes, and commits wait for nobody: what was written last is on the primary alone.
@@ -149,7 +149,7 @@ fn what_nobody_else_has_is_at_risk() {
         world.deliver();
     }
     let prediction = followed(&world).prediction;
-    assert_eq!(prediction.outcome, PredictedOutcome::WouldStandStill);
+    assert_eq!(prediction.outcome, PredictedOutcome::StandsStill);
     assert_eq!(prediction.primary, None);
     assert!(prediction.bytes_at_risk > Some(0), "{prediction:?}");
     assert_eq!(followed(&world).outage, None);
@@ -178,6 +178,6 @@ fn the_dead_stay_dead() {
     let (record, view) = (&world.monitor.record, &world.monitor.view);
     let gone = BTreeSet::from([second]);
     let prediction = whatif::if_dies(record, view, &gone, at(world.now));
-    assert_eq!(prediction.outcome, PredictedOutcome::WouldWait, "{prediction:?}");
+    assert_eq!(prediction.outcome, PredictedOutcome::Waits, "{prediction:?}");
     assert_eq!(prediction.primary, Some(name(&world, primary(&world))));
 }

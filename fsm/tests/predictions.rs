@@ -110,9 +110,9 @@ fn situation(chance: &mut Random, seed: u64) -> World {
     if chance.one_in(3) {
         let id = chance.pick(&standbys).unwrap();
         if chance.one_in(2) {
-            power_off(&mut world, id)
+            power_off(&mut world, id);
         } else {
-            kill_processes(&mut world, id)
+            kill_processes(&mut world, id);
         }
         drive(&mut world);
     }
@@ -228,9 +228,9 @@ fn deaths_end_as_foreseen() {
         let with_their_hosts = chance.one_in(2);
         for id in &gone {
             if with_their_hosts {
-                power_off(&mut world, *id)
+                power_off(&mut world, *id);
             } else {
-                kill_processes(&mut world, *id)
+                kill_processes(&mut world, *id);
             }
         }
         drive(&mut world);
@@ -246,11 +246,9 @@ fn deaths_end_as_foreseen() {
         let fetches = prediction.steps.iter().any(|step| step.rule == "fast-forward");
         tally.count(("the candidate fetches", fetches));
     }
-    for outcome in [
-        PredictedOutcome::WouldTakeWrites,
-        PredictedOutcome::WouldWait,
-        PredictedOutcome::WouldStandStill,
-    ] {
+    for outcome in
+        [PredictedOutcome::TakesWrites, PredictedOutcome::Waits, PredictedOutcome::StandsStill]
+    {
         tally.has(outcome);
     }
     tally.has(("chance decides", true));
@@ -302,8 +300,8 @@ fn requests_end_as_foreseen() {
         let failed = result.as_ref().is_some_and(|r| r.outcome == shared::api::Outcome::Failed);
         let going_on = world.monitor.record.operation.is_some();
         let as_foreseen = way(&prediction, &end).is_some_and(|way| {
-            failed == (way.outcome == PredictedOutcome::WouldFail)
-                && going_on == (way.outcome == PredictedOutcome::WouldNotEnd)
+            failed == (way.outcome == PredictedOutcome::Fails)
+                && going_on == (way.outcome == PredictedOutcome::DoesNotEnd)
         });
         assert!(
             as_foreseen,
@@ -313,10 +311,10 @@ fn requests_end_as_foreseen() {
         tally.count(prediction.outcome);
     }
     for outcome in [
-        PredictedOutcome::WouldTakeWrites,
-        PredictedOutcome::WouldWait,
-        PredictedOutcome::WouldNotEnd,
-        PredictedOutcome::WouldChangeNothing,
+        PredictedOutcome::TakesWrites,
+        PredictedOutcome::Waits,
+        PredictedOutcome::DoesNotEnd,
+        PredictedOutcome::ChangesNothing,
     ] {
         tally.has(outcome);
     }

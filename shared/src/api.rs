@@ -453,20 +453,25 @@ pub struct PredictedStep {
 
 /// How it would end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum PredictedOutcome {
     /// With a primary that takes writes.
-    WouldTakeWrites,
+    #[serde(rename = "would_take_writes")]
+    TakesWrites,
     /// With a primary whose commits wait for standbys.
-    WouldWait,
+    #[serde(rename = "would_wait")]
+    Waits,
     /// Without a primary.
-    WouldStandStill,
+    #[serde(rename = "would_stand_still")]
+    StandsStill,
     /// What was asked for would end otherwise than asked.
-    WouldFail,
+    #[serde(rename = "would_fail")]
+    Fails,
     /// What was asked for would not end by itself.
-    WouldNotEnd,
+    #[serde(rename = "would_not_end")]
+    DoesNotEnd,
     /// It is so already.
-    WouldChangeNothing,
+    #[serde(rename = "would_change_nothing")]
+    ChangesNothing,
 }
 
 /// `GET /v1/formations/{f}/settings`.

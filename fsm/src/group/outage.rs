@@ -34,7 +34,7 @@ mod tests {
     fn prediction(writable_after_ms: Option<u64>) -> Prediction {
         Prediction {
             steps: Vec::new(),
-            outcome: PredictedOutcome::WouldTakeWrites,
+            outcome: PredictedOutcome::TakesWrites,
             reason: String::new(),
             primary: None,
             alternatives: Vec::new(),

@@ -116,7 +116,7 @@ fn unchanged(record: &Record, view: &View, reason: String, now: Now) -> Predicti
     let serving = record.primary.filter(|id| record.phase == Phase::Serving && lives(*id));
     Prediction {
         steps: Vec::new(),
-        outcome: PredictedOutcome::WouldChangeNothing,
+        outcome: PredictedOutcome::ChangesNothing,
         reason,
         primary: serving.and_then(|_| record.primary_name()),
         alternatives: Vec::new(),
@@ -139,17 +139,17 @@ fn outcome(world: &World, asked: Option<&OperationResult>) -> (PredictedOutcome,
     let recorded = asked.and_then(|result| world.record.operation_result(result.id));
     match recorded.map(|result| (result.outcome, result.reason)) {
         Some((Outcome::Failed | Outcome::Refused, reason)) => {
-            return (PredictedOutcome::WouldFail, reason);
+            return (PredictedOutcome::Fails, reason);
         }
         Some((Outcome::Accepted | Outcome::Timeout, _)) => {
             let why = obstacle(world);
-            return (PredictedOutcome::WouldNotEnd, format!("it would not end by itself: {why}"));
+            return (PredictedOutcome::DoesNotEnd, format!("it would not end by itself: {why}"));
         }
         Some((Outcome::Done, _)) | None => {}
     }
     let Some(primary) = primary_of(world) else {
         let text = format!("there would be no primary: {}", obstacle(world));
-        return (PredictedOutcome::WouldStandStill, text);
+        return (PredictedOutcome::StandsStill, text);
     };
     if is_writable(&world.record, &world.view, world.now) {
         let spec = world.record.newest_spec().filter(|spec| !spec.is_asynchronous());
@@ -158,11 +158,11 @@ fn outcome(world: &World, asked: Option<&OperationResult>) -> (PredictedOutcome,
             |spec| world.record.describe_spec(spec),
         );
         let text = format!("{primary} would be the primary, and commits would wait for {waits}");
-        return (PredictedOutcome::WouldTakeWrites, text);
+        return (PredictedOutcome::TakesWrites, text);
     }
     let text =
         format!("{primary} would be the primary, and writes would wait: {}", obstacle(world));
-    (PredictedOutcome::WouldWait, text)
+    (PredictedOutcome::Waits, text)
 }
 
 /// What stands in the way in the end.
