@@ -118,6 +118,10 @@ mod tests {
             "pgtandem --monitor a:1,b:2 events --follow --after 3 --count 5",
             "pgtandem explain",
             "pgtandem explain node1",
+            "pgtandem explain --if-dies node1,node2 --json",
+            "pgtandem switchover --dry-run --to node2",
+            "pgtandem failover --allow-data-loss --dry-run",
+            "pgtandem promote node2 --dry-run",
             "pgtandem uri --role standby --dbname d --user u",
             "pgtandem switchover --to node2 --no-wait",
             "pgtandem switchover --timeout 5",
@@ -140,5 +144,7 @@ mod tests {
         assert!(line("pgtandem set node node1 no-such-key 1").is_err());
         assert!(line("pgtandem set node node1 zone --json").is_err());
         assert!(line("pgtandem status --monitor https://m1").is_err());
+        assert!(line("pgtandem explain node1 --if-dies node2").is_err());
+        assert!(line("pgtandem switchover --dry-run --no-wait").is_err());
     }
 }

@@ -18,10 +18,10 @@ pub use transport::Options;
 use reqwest::Method;
 use shared::api::{
     Action, CreateFormation, Explanation, FormationSettings, FormationSummary, Identity,
-    JoinAnswer, JoinRequest, JoinToken, Members, OperationResult, Ready, Status,
+    JoinAnswer, JoinRequest, JoinToken, Members, OperationResult, Prediction, Ready, Status,
 };
 use shared::event::Event;
-use shared::ids::{FormationId, Revision};
+use shared::ids::{FormationId, NodeName, Revision};
 use shared::report::{Answer, Report};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +143,28 @@ impl Client {
         let call = Call::new(Method::GET, &["v1", "formations", formation.as_str(), "explain"])
             .query_if("node", node);
         self.send(call).await?.json()
+    }
+
+    /// The same, with what would come of it if these nodes died now.
+    pub async fn explain_if_dies(
+        &self,
+        formation: &FormationId,
+        nodes: &[NodeName],
+    ) -> Result<Explanation, ClientError> {
+        let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
+        let call = Call::new(Method::GET, &["v1", "formations", formation.as_str(), "explain"])
+            .query("if_dies", &nodes.join(","));
+        self.send(call).await?.json()
+    }
+
+    /// What would come of an action; nothing is changed.
+    pub async fn predict(
+        &self,
+        formation: &FormationId,
+        action: &Action,
+    ) -> Result<Prediction, ClientError> {
+        let path = ["v1", "formations", formation.as_str(), "predictions"];
+        self.send(Call::new(Method::POST, &path).body(action)?).await?.json()
     }
 
     /// What is set, and what is in force.

@@ -10,6 +10,7 @@ mod failure;
 mod logging;
 mod operation;
 mod output;
+mod prediction;
 mod text;
 mod version;
 

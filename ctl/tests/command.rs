@@ -114,6 +114,55 @@ async fn a_refusal_is_shown_as_it_came() {
     assert!(output.stdout.is_empty());
 }
 
+fn prediction(outcome: &str) -> Value {
+    json!({
+        "steps": [{ "after_ms": 0, "rule": "operator", "node": null, "reason": "as asked" }],
+        "outcome": outcome, "reason": "node2 would be the primary", "primary": "node2",
+        "alternatives": [], "writable": true, "writable_after_ms": 0, "blocked_by": [],
+        "bytes_at_risk": 0, "sync": { "in_force": "ANY 1 (pgtandem_3)", "members": ["node3"],
+            "required": 1, "pending": null, "generation": 4 }
+    })
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_nothing_but_a_prediction() {
+    for (outcome, expected) in [("would_take_writes", 0), ("would_fail", 3), ("would_not_end", 5)] {
+        let answer = move || async move { Json(prediction(outcome)) };
+        // There is no other path: whatever else is asked for fails.
+        let router = Router::new().route("/v1/formations/default/predictions", post(answer));
+        let url = serve(router).await.to_string();
+        let arguments = ["switchover", "--to", "node2", "--dry-run", "--monitor", &url, "--json"];
+        let output = pgtandem(&arguments).await;
+        assert_eq!((code(&output), json_of(&output)), (expected, prediction(outcome)));
+        let arguments = ["failover", "--dry-run", "--monitor", &url];
+        let output = pgtandem(&arguments).await;
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(stdout.contains("node2 would be the primary"), "{stdout}");
+    }
+    let refuse = || async { (StatusCode::CONFLICT, Json(api_error(3, "no_candidate"))) };
+    let router = Router::new().route("/v1/formations/default/predictions", post(refuse));
+    let url = serve(router).await.to_string();
+    let output = pgtandem(&["promote", "node2", "--dry-run", "--monitor", &url, "--json"]).await;
+    assert_eq!((code(&output), json_of(&output)), (3, api_error(3, "no_candidate")));
+}
+
+#[tokio::test]
+async fn what_if_nodes_died() {
+    let answer = |Query(query): Query<HashMap<String, String>>| async move {
+        let asked = query.get("if_dies").map(String::as_str);
+        let prediction = (asked == Some("node1,node3")).then(|| prediction("would_take_writes"));
+        Json(json!({ "sentences": [], "blocked_by": [], "prediction": prediction }))
+    };
+    let url = serve(Router::new().route("/v1/formations/default/explain", get(answer))).await;
+    let url = url.to_string();
+    let arguments = ["explain", "--if-dies", "node1,node3", "--monitor", &url, "--json"];
+    let output = pgtandem(&arguments).await;
+    assert_eq!((code(&output), json_of(&output)), (0, prediction("would_take_writes")));
+    // A monitor that does not know of it says nothing about it.
+    let output = pgtandem(&["explain", "--if-dies", "node2", "--monitor", &url, "--json"]).await;
+    assert_eq!((code(&output), &json_of(&output)["reason"]), (8, &json!("no_prediction")));
+}
+
 #[tokio::test]
 async fn an_unreachable_monitor_ends_at_once() {
     let url = nobody().await.to_string();

@@ -8,12 +8,15 @@ pub mod election;
 pub mod explain;
 pub mod goals;
 pub mod join;
+pub mod outage;
+mod ranking;
 pub mod record;
 pub mod request;
 pub mod rules;
 pub mod status;
 pub mod sync;
 pub mod view;
+pub mod whatif;
 
 pub use record::{Decision, Node, Phase, Record};
 pub use view::View;

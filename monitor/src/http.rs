@@ -4,6 +4,7 @@
 mod actions;
 mod error;
 mod events;
+mod explanations;
 mod extract;
 mod formations;
 pub mod health;
@@ -32,10 +33,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/status", get(formations::status))
         .route("/settings", get(formations::settings))
         .route("/members", get(formations::members))
-        .route("/explain", get(formations::explain))
+        .route("/explain", get(explanations::explain))
         .route("/events", get(events::list))
         .route("/stream", get(events::stream))
         .route("/actions", post(actions::act))
+        .route("/predictions", post(explanations::predict))
         .route("/operations/{id}", get(actions::operation))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke));

@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::operation::{self, Wait};
+use crate::operation::Wait;
+use crate::prediction::DryRun;
 use shared::api::Action;
 
 /// Elects a new primary now, without waiting until the old one is found dead
@@ -16,12 +17,14 @@ pub struct Failover {
     #[arg(long)]
     fenced: bool,
     #[command(flatten)]
+    dry_run: DryRun,
+    #[command(flatten)]
     wait: Wait,
 }
 
 impl Failover {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let Self { allow_data_loss, fenced, wait } = self;
-        operation::perform(context, &Action::Failover { allow_data_loss, fenced }, &wait).await
+        let Self { allow_data_loss, fenced, dry_run, wait } = self;
+        dry_run.perform(context, &Action::Failover { allow_data_loss, fenced }, &wait).await
     }
 }

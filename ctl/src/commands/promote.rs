@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::operation::{self, Wait};
+use crate::operation::Wait;
+use crate::prediction::DryRun;
 use shared::api::Action;
 use shared::ids::NodeName;
 
@@ -13,11 +14,13 @@ pub struct Promote {
     /// The new primary
     node: NodeName,
     #[command(flatten)]
+    dry_run: DryRun,
+    #[command(flatten)]
     wait: Wait,
 }
 
 impl Promote {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        operation::perform(context, &Action::Promote { node: self.node }, &self.wait).await
+        self.dry_run.perform(context, &Action::Promote { node: self.node }, &self.wait).await
     }
 }

@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::operation::{self, Wait};
+use crate::operation::Wait;
+use crate::prediction::DryRun;
 use shared::api::Action;
 use shared::ids::NodeName;
 
@@ -14,11 +15,13 @@ pub struct Switchover {
     #[arg(long, value_name = "NODE")]
     to: Option<NodeName>,
     #[command(flatten)]
+    dry_run: DryRun,
+    #[command(flatten)]
     wait: Wait,
 }
 
 impl Switchover {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        operation::perform(context, &Action::Switchover { to: self.to }, &self.wait).await
+        self.dry_run.perform(context, &Action::Switchover { to: self.to }, &self.wait).await
     }
 }

@@ -1,13 +1,13 @@
 //! Elections (rules 5 and 6): who the witnesses are, whether they cover every spec that may be in
-//! force, and which candidate wins.
+//! force, and which candidate wins. In which order candidates are looked at is in `ranking`.
 
 use super::detector::{Verdict, verdict};
-use super::record::{Election, Phase, Record};
+use super::ranking::{has_data, is_eligible, lacks_room, rank};
+use super::record::{Election, Record};
 use super::view::View;
 use crate::Now;
 use shared::ids::NodeId;
 use shared::lsn::Position;
-use shared::report::{Data, Report};
 use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,32 +79,14 @@ pub fn witnesses(record: &Record, view: &View) -> BTreeMap<NodeId, Position> {
         .collect()
 }
 
-/// Whether a report is of a node that has a whole copy of the data and can be asked to run it.
-pub(crate) fn has_data(report: &Report) -> bool {
-    match report.data {
-        Data::Present { .. } => report.failed.is_none(),
-        Data::Empty | Data::Rebuilding | Data::Unusable => false,
-    }
-}
-
 /// Whether an election without the present primary would find enough witnesses and a candidate among
 /// the nodes that are alive: it is begun only then, since sealing stops all writes.
 pub fn could_replace_primary(record: &Record, view: &View, now: Now) -> bool {
-    let others = living(record, view, now).filter(|id| Some(*id) != record.primary);
-    let takes_part = |id: &NodeId| record.nodes.get(id).is_some_and(|node| !node.maintenance);
-    let alive: BTreeMap<_, _> = others
-        .filter(takes_part)
-        .filter_map(|id| Some((id, last_position(record, view, id)?)))
-        .collect();
+    let alive = successors(record, view, now);
     // The next one would fail for the same reason: the role would go round and round.
     let no_use = |id| is_short_of_room(record, view, now) && lacks_room(view, id);
     let candidate = alive.keys().any(|id| is_eligible(record, view, *id, None) && !no_use(*id));
     candidate && covers(&record.specs, &alive)
-}
-
-/// Whether the disks of a node that reports are full.
-pub(crate) fn lacks_room(view: &View, id: NodeId) -> bool {
-    view.report(id).is_some_and(|report| report.room.iter().any(|room| !room.suffices()))
 }
 
 /// Whether the primary, though alive, has no room to write.
@@ -115,8 +97,18 @@ pub(crate) fn is_short_of_room(record: &Record, view: &View, now: Now) -> bool {
     })
 }
 
+/// The nodes that would take part in an election without the present primary, with the positions to
+/// expect of them.
+pub(crate) fn successors(record: &Record, view: &View, now: Now) -> BTreeMap<NodeId, Position> {
+    living(record, view, now)
+        .filter(|id| Some(*id) != record.primary)
+        .filter(|id| record.nodes.get(id).is_some_and(|node| !node.maintenance))
+        .filter_map(|id| Some((id, last_position(record, view, id)?)))
+        .collect()
+}
+
 /// The position to expect of a node before it is sealed: that of its log, by its last report.
-fn last_position(record: &Record, view: &View, id: NodeId) -> Option<Position> {
+pub(crate) fn last_position(record: &Record, view: &View, id: NodeId) -> Option<Position> {
     let report = view.report(id).filter(|report| has_data(report))?;
     let epoch = report.postgres.timeline.and_then(|timeline| record.lineage.epoch_of(timeline));
     let lsn = report.postgres.lsn?;
@@ -132,19 +124,6 @@ fn living<'a>(record: &'a Record, view: &'a View, now: Now) -> impl Iterator<Ite
                 Verdict::Good | Verdict::Suspect => true,
                 Verdict::Unknown | Verdict::Dead(_) => false,
             }
-    })
-}
-
-/// Whether a node may be promoted; a preferred one at any priority.
-pub(crate) fn is_eligible(
-    record: &Record,
-    view: &View,
-    id: NodeId,
-    preferred: Option<NodeId>,
-) -> bool {
-    let willing = view.report(id).is_some_and(|report| has_data(report) && !report.leaving);
-    record.nodes.get(&id).is_some_and(|node| {
-        willing && !node.maintenance && (node.candidate_priority > 0 || preferred == Some(id))
     })
 }
 
@@ -194,13 +173,14 @@ fn best(record: &Record, view: &View, election: &Election, now: Now, tie_break: 
     let ranked = rank(record, view, election, &witnesses, tie_break);
     let mut second_best = None;
     let mut without_proof = None;
-    for (id, position) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
-        let source = best_source(record, view, &witnesses, &alive, *position);
+    for (id, place) in ranked.iter().filter(|(id, _)| alive.contains(id)) {
+        let position = place.position;
+        let source = best_source(record, view, &witnesses, &alive, position);
         if let Some((source, target)) = source.filter(|_| !election.cannot_fetch.contains(id)) {
             return Choice::Forward { candidate: *id, source, target };
         }
         let proof: BTreeMap<_, _> =
-            witnesses.iter().filter(|(_, w)| *w <= position).map(|(id, w)| (*id, *w)).collect();
+            witnesses.iter().filter(|(_, w)| **w <= position).map(|(id, w)| (*id, *w)).collect();
         let furthest = alive.iter().all(|id| !witnesses.contains_key(id) || proof.contains_key(id));
         if !covers(&record.specs, &proof) {
             without_proof = without_proof.or(Some((*id, proof)));
@@ -242,39 +222,6 @@ fn outstanding(
             })
         })
         .collect()
-}
-
-/// The eligible witnesses: the preferred one, then by priority, position, and chance. After those come
-/// whoever has a full disk, then a primary that is to be replaced, and last a node that is being
-/// dropped: where nobody else can, it stays.
-fn rank(
-    record: &Record,
-    view: &View,
-    election: &Election,
-    witnesses: &BTreeMap<NodeId, Position>,
-    tie_break: u64,
-) -> Vec<(NodeId, Position)> {
-    let mut ranked: Vec<_> = witnesses
-        .iter()
-        .filter(|(id, _)| is_eligible(record, view, **id, election.preferred))
-        .map(|(id, position)| (*id, *position))
-        .collect();
-    let priority = |id: &NodeId| record.nodes.get(id).map_or(0, |node| node.candidate_priority);
-    let remains = |id: &NodeId| record.nodes.get(id).is_some_and(|node| !node.dropping);
-    // Among equals, who is fetching already goes on.
-    let begun = |id: &NodeId| match &record.phase {
-        Phase::Forwarding { candidate, .. } => candidate == id,
-        Phase::Forming | Phase::Serving | Phase::Electing(_) | Phase::Promoting => false,
-    };
-    // A different order of the ids for each tie_break, the same for the same.
-    let chance = |id: &NodeId| (id.0 ^ tie_break).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    ranked.sort_by_key(|(id, position)| {
-        let preferred = election.preferred == Some(*id);
-        let stays = !(election.planned && record.primary == Some(*id));
-        let wanted = (preferred, remains(id), stays, !lacks_room(view, *id));
-        std::cmp::Reverse((wanted, priority(id), *position, begun(id), chance(id)))
-    });
-    ranked
 }
 
 /// The furthest living witness that has more than `position`, if the log that ends there is a

@@ -1,31 +1,43 @@
-//! Answers to "why?": the facts, and the first thing that stands in the way.
+//! Answers to "why?": the facts, and the first thing that stands in the way. Who would follow the
+//! primary is in `succession`; what would happen, in `whatif`.
+
+mod checks;
+mod succession;
+
+pub use succession::succession;
 
 use super::detector::{Verdict, verdict};
 use super::election::{self, Choice, Waiting, choose, could_replace_primary};
+use super::ranking;
 use super::record::{Phase, Record};
 use super::status::is_writable;
 use super::sync::replica;
 use super::view::View;
 use crate::Now;
-use shared::api::{Blocker, Explanation};
+use shared::api::{Blocker, Explanation, Wanting};
 use shared::ids::{NodeId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Explains a group, or a node of it.
 pub fn explain(record: &Record, view: &View, node: Option<NodeId>, now: Now) -> Explanation {
     let mut sentences = Vec::new();
+    let mut wanting: Vec<Wanting> = Vec::new();
     if let Some(id) = node {
         sentences.extend(explain_node(record, view, id, now));
+        wanting.extend(checks::of_node(record, view, id, now));
     } else {
+        wanting.extend(checks::of_group(record, view, now));
         sentences.push(explain_group(record));
         sentences.push(explain_sync(record));
         sentences.push(explain_writable(record, view, now));
         for id in record.nodes.keys() {
             sentences.extend(explain_node(record, view, *id, now).into_iter().take(1));
             sentences.extend(explain_failure(record, view, *id));
+            wanting.extend(checks::of_node(record, view, *id, now));
         }
     }
-    Explanation { sentences, blocked_by: blockers(record, view, now) }
+    let blocked_by = blockers(record, view, now);
+    Explanation { sentences, blocked_by, wanting, succession: None, prediction: None }
 }
 
 fn explain_group(record: &Record) -> String {
@@ -129,7 +141,13 @@ pub fn blockers(record: &Record, view: &View, now: Now) -> Vec<Blocker> {
             Choice::Wait(waiting) => vec![explain_waiting(record, &waiting)],
             Choice::Elect { .. } | Choice::Forward { .. } => Vec::new(),
         },
-        Phase::Forwarding { candidate, source, .. } => {
+        Phase::Forwarding { election, candidate, source, target } => {
+            let reached = view.sealed_position(*candidate, record.ticket) >= Some(*target);
+            if let Choice::Wait(waiting) = choose(record, view, election, now, 0)
+                && reached
+            {
+                return vec![explain_waiting(record, &waiting)];
+            }
             let text = format!(
                 "{} is fetching from {}",
                 record.name_of(*candidate),
@@ -213,7 +231,7 @@ fn why_nobody(record: &Record, view: &View, primary: NodeId, now: Now) -> Blocke
         .keys()
         .filter(|id| **id != primary && !verdict(view, **id, &timers, now.mono).is_dead())
         .filter_map(|id| Some((*id, view.report(*id)?)))
-        .filter(|(_, report)| election::has_data(report))
+        .filter(|(_, report)| ranking::has_data(report))
         .map(|(id, report)| {
             let lsn = report.postgres.lsn.unwrap_or_default();
             let epoch = report.postgres.timeline.and_then(|t| record.lineage.epoch_of(t));
@@ -222,7 +240,7 @@ fn why_nobody(record: &Record, view: &View, primary: NodeId, now: Now) -> Blocke
         .collect();
     let missing = election::missing(record, &alive);
     if missing.is_empty() && election::is_short_of_room(record, view, now) {
-        let full = |id: &NodeId| election::lacks_room(view, *id);
+        let full = |id: &NodeId| ranking::lacks_room(view, *id);
         let nodes: BTreeSet<_> = record.nodes.keys().copied().filter(full).collect();
         let text = format!(
             "{} have too little room on their disks ({}): free some, and the primary goes on by itself",

@@ -1,7 +1,8 @@
 //! What an operator asks for: validated against the record, then a decision or a refusal.
 
 use super::detector::{Verdict, verdict};
-use super::election::{could_replace_primary, has_data, lacks_room, missing};
+use super::election::{could_replace_primary, missing};
+use super::ranking::{has_data, lacks_room};
 use super::record::{Decision, LossAccepted, Node, Note, Operation, OperationKind, Phase, Record};
 use super::rules::election::begin;
 use super::rules::upkeep::without;
@@ -72,20 +73,20 @@ fn bad_value(reason: &str, message: impl Into<String>) -> ApiError {
     ApiError { code: 1, reason: reason.to_owned(), message: message.into(), nodes: Vec::new() }
 }
 
+/// There is no node of this name.
+pub fn unknown_node(record: &Record, name: &NodeName) -> ApiError {
+    let known: Vec<_> = record.nodes.values().map(|node| node.name.to_string()).collect();
+    let formation = &record.formation;
+    let known = known.join(", ");
+    bad_value(
+        "unknown_node",
+        format!("there is no node {name} in formation {formation}; it has {known}"),
+    )
+}
+
 impl Request<'_> {
     fn named(&self, name: &NodeName) -> Result<(NodeId, &Node), ApiError> {
-        self.record.node_named(name).ok_or_else(|| {
-            let known: Vec<_> =
-                self.record.nodes.values().map(|node| node.name.to_string()).collect();
-            bad_value(
-                "unknown_node",
-                format!(
-                    "there is no node {name} in formation {}; it has {}",
-                    self.record.formation,
-                    known.join(", ")
-                ),
-            )
-        })
+        self.record.node_named(name).ok_or_else(|| unknown_node(self.record, name))
     }
 
     /// One operation at a time, and none on top of an election.

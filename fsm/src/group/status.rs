@@ -56,7 +56,8 @@ pub fn is_writable(record: &Record, view: &View, now: Now) -> bool {
     alive && running && held
 }
 
-fn sync_status(record: &Record) -> SyncStatus {
+/// The sync set in force, and a change of it.
+pub(super) fn sync_status(record: &Record) -> SyncStatus {
     let in_force = record.specs.iter().find(|spec| Some(spec.generation) == record.confirmed);
     let name = |id: &NodeId| record.nodes.get(id).map(|node| node.name.clone());
     SyncStatus {

@@ -6,7 +6,7 @@ use crate::Millis;
 use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
 use shared::lsn::Position;
-use shared::report::{Replica, Report};
+use shared::report::{Lease, Replica, Report};
 use std::collections::BTreeMap;
 
 /// What is seen of all nodes at one instant.
@@ -134,6 +134,19 @@ impl View {
             } else {
                 evidence.absent_since.get_or_insert(now);
             }
+        }
+    }
+
+    /// Remembers what was granted: nobody is promoted with loss before it has ended (rule 12). The
+    /// clocks of the two hosts may drift apart by a tenth.
+    pub fn note_lease(&mut self, lease: Option<Lease>, now: Millis) {
+        match lease {
+            Some(Lease::For { ms }) => {
+                self.leases_end = self.leases_end.max(now.plus(ms.saturating_add(ms / 10)));
+                self.unlimited_lease = false;
+            }
+            Some(Lease::Unlimited) => self.unlimited_lease = true,
+            None => {}
         }
     }
 

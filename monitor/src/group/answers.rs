@@ -12,7 +12,7 @@ use fsm::group::{Record, View};
 use shared::goal::Assignment;
 use shared::ids::{NodeId, Revision};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Lease, Report};
+use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
@@ -156,7 +156,7 @@ impl Answers {
     ) -> ReportReply {
         let told = self.told.get(&id).ok_or(ReportRefused::Dropped)?;
         let lease = goals::lease(record, id);
-        note_lease(view, lease, now);
+        view.note_lease(lease, now);
         Ok(Box::new(Answer {
             nonce: report.nonce,
             revision: told.since,
@@ -186,19 +186,6 @@ fn refusal(
     let fresh = record.settings.timers().report_interval_ms.saturating_mul(2);
     let alive = !evidence.closed && now.since(evidence.reported_at) <= fresh;
     (other.is_some() && alive).then_some(ReportRefused::Duplicate)
-}
-
-/// Remembers what was granted: nobody is promoted with loss before it has ended (rule 12). The clocks
-/// of the two hosts may drift apart by a tenth.
-fn note_lease(view: &mut View, lease: Option<Lease>, now: Millis) {
-    match lease {
-        Some(Lease::For { ms }) => {
-            view.leases_end = view.leases_end.max(now.plus(ms.saturating_add(ms / 10)));
-            view.unlimited_lease = false;
-        }
-        Some(Lease::Unlimited) => view.unlimited_lease = true,
-        None => {}
-    }
 }
 
 /// The members of the sync set in force.

@@ -1,18 +1,16 @@
 //! Formations: the list, and looks at one of them.
 
 use super::extract::{Body, Parameters, PathPart};
-use super::{LONGEST_WAIT_MS, Result, State, not_found};
+use super::{LONGEST_WAIT_MS, Result, State};
 use crate::group::Group;
 use crate::service::summary;
 use axum::Json;
 use axum::http::StatusCode;
-use fsm::group::{explain as explanation, status as state};
+use fsm::group::status as state;
 use serde::Deserialize;
-use shared::api::{
-    CreateFormation, Explanation, FormationSettings, FormationSummary, Members, Status,
-};
+use shared::api::{CreateFormation, FormationSettings, FormationSummary, Members, Status};
 use shared::goal::Member;
-use shared::ids::{NodeName, Revision};
+use shared::ids::Revision;
 use std::time::Duration;
 
 /// `GET /v1/formations`.
@@ -97,32 +95,4 @@ pub(super) async fn members(service: State, path: PathPart) -> Result<Json<Membe
         record.nodes.iter().map(|(id, node)| member((*id, node))).collect()
     });
     Ok(Json(Members { members: members.await? }))
-}
-
-/// `?node=NAME`.
-#[derive(Deserialize)]
-pub(super) struct ExplainParameters {
-    node: Option<NodeName>,
-}
-
-/// `GET .../explain`.
-pub(super) async fn explain(
-    service: State,
-    path: PathPart,
-    Parameters(parameters): Parameters<ExplainParameters>,
-) -> Result<Json<Explanation>> {
-    let group = service.group(&path.parse("formation")?)?;
-    let explanation = group.inspect(move |record, view, now| {
-        let node = match &parameters.node {
-            None => None,
-            Some(name) => {
-                let found = record.node_named(name).map(|(id, _)| id);
-                Some(found.ok_or_else(|| {
-                    not_found("unknown_node", format!("there is no node {name} in this formation"))
-                })?)
-            }
-        };
-        Ok::<_, shared::api::ApiError>(explanation::explain(record, view, node, now))
-    });
-    Ok(Json(explanation.await??))
 }

@@ -1,10 +1,15 @@
 //! The history: rows of `event`.
 
 use super::{Store, StoreError, bigint, damaged, group_number, limited, unsigned};
+use fsm::group::course::Stages;
 use shared::Timestamp;
 use shared::event::Event;
 use shared::ids::{Epoch, FormationId, GroupId, NodeId, TimelineId};
 use sqlx::{FromRow, Postgres, Transaction};
+
+/// Where changes of the primary are looked for: far more than what is written between two of them, and
+/// few enough to be read at any time.
+const EVENTS_LOOKED_AT: i64 = 5000;
 
 /// A row of `event`.
 #[derive(FromRow)]
@@ -100,6 +105,35 @@ impl Store {
         .await?;
         rows.into_iter().map(event).collect()
     }
+
+    /// How long the stages of the newest `count` changes of the primary took, the newest first; as far
+    /// as they are in the newest part of the history, which is all that is looked at.
+    pub async fn newest_stages(
+        &self,
+        formation: &FormationId,
+        count: u32,
+    ) -> Result<Vec<Stages>, StoreError> {
+        let rows: Vec<(serde_json::Value,)> = limited(async {
+            Ok(sqlx::query_as(
+                "SELECT evidence FROM (
+                     SELECT * FROM event WHERE formation = $1 ORDER BY id DESC LIMIT $2
+                 ) AS newest
+                 WHERE rule = 'sync-confirmed' AND evidence -> 'stages_ms' IS NOT NULL
+                 ORDER BY id DESC LIMIT $3",
+            )
+            .bind(formation.as_str())
+            .bind(EVENTS_LOOKED_AT)
+            .bind(i64::from(count))
+            .fetch_all(self.pool())
+            .await?)
+        })
+        .await?;
+        Ok(rows.iter().filter_map(|(evidence,)| stages(evidence)).collect())
+    }
+}
+
+fn stages(evidence: &serde_json::Value) -> Option<Stages> {
+    serde_json::from_value(evidence.get("stages_ms")?.clone()).ok()
 }
 
 fn event(row: Row) -> Result<Event, StoreError> {

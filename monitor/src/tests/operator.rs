@@ -135,7 +135,7 @@ async fn every_page_is_there() {
     for path in ["/healthz", "/metrics", "/", "/v1/rules", "/v1/openapi.json"] {
         assert_eq!(monitor.get(path).await.0, StatusCode::OK, "{path}");
     }
-    for path in ["status", "settings", "members", "explain?node=one"] {
+    for path in ["status", "settings", "members", "explain?node=one", "explain?if_dies=one"] {
         let (status, body) = monitor.get(&format!("/v1/formations/default/{path}")).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
     }
@@ -143,8 +143,13 @@ async fn every_page_is_there() {
         let (status, body) = monitor.get(path).await;
         assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &json!(1)), "{path}");
     }
-    let (status, _) = monitor.get("/v1/formations/default/explain?node=nobody").await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
+    for parameter in ["node=nobody", "if_dies=one,nobody"] {
+        let path = format!("/v1/formations/default/explain?{parameter}");
+        let (status, error) = monitor.get(&path).await;
+        assert_eq!((status, &error["reason"]), (StatusCode::NOT_FOUND, &json!("unknown_node")));
+        let message = error["message"].as_str().unwrap();
+        assert!(message.ends_with("it has one"), "{message}");
+    }
     let (status, _) = monitor.get("/v1/formations/default/events?after=x").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let document = monitor.get("/v1/openapi.json").await.1;
@@ -155,6 +160,26 @@ async fn every_page_is_there() {
         let status = request.send().await.unwrap().status();
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_prediction_changes_nothing() {
+    let database = Database::start().await;
+    let monitor = Monitor::start(database.store()).await;
+    monitor.join("one").await;
+    let before = monitor.status().await["revision"].clone();
+    let path = "/v1/formations/default/predictions";
+    let (status, error) = monitor.post(path, &json!({ "action": "switchover" })).await;
+    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!(3)));
+    assert_eq!(error["reason"], "no_primary");
+    let (status, prediction) = monitor.post(path, &set_timeout("5s")).await;
+    assert_eq!(status, StatusCode::OK, "{prediction}");
+    assert_eq!(prediction["steps"][0]["reason"], "node-timeout is now 5s");
+    let path = "/v1/formations/default/explain?if_dies=one";
+    let (_, explanation) = monitor.get(path).await;
+    assert_eq!(explanation["prediction"]["outcome"], "would_stand_still", "{explanation}");
+    assert_eq!(explanation["succession"], Value::Null);
+    assert_eq!(monitor.status().await["revision"], before);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use super::harness::Database;
 use crate::clock;
 use crate::store::{CommitError, Receipt, Store};
 use fsm::group::Record;
+use fsm::group::course::Stages;
+use serde_json::json;
 use shared::api::{OperationResult, Outcome, RolePasswords};
 use shared::ids::{FormationId, GroupId};
 use shared::settings::Settings;
@@ -54,6 +56,32 @@ async fn a_decision_is_stored_once_and_whole() {
     assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(store.newest_events(&formation(), 1).await.unwrap(), second.events);
     assert_eq!(store.load().await.unwrap().len(), 1);
+}
+
+/// Of all events only the ends of changes of the primary say how long their stages took.
+#[tokio::test]
+async fn the_newest_changes_of_the_primary() {
+    let database = Database::start().await;
+    let store = database.store();
+    let mut record = with_record(&store).await;
+    let stages = |detect| Stages { detect, seal: 1, elect: 2, promote: 3, first_commit: 4 };
+    let said = |detect| json!({ "stages_ms": stages(detect) });
+    for (rule, evidence) in [
+        ("sync-confirmed", said(10)),
+        ("sync-confirmed", json!({})),
+        ("elected", said(20)),
+        ("sync-confirmed", said(30)),
+        ("sync-confirmed", said(40)),
+    ] {
+        let mut decision = record.monitor_started(clock::now());
+        rule.clone_into(&mut decision.events[0].rule);
+        decision.events[0].evidence = evidence;
+        store.commit(record.revision, &decision, None).await.unwrap();
+        record = decision.record;
+    }
+    let newest = |count| store.newest_stages(&record.formation, count);
+    assert_eq!(newest(5).await.unwrap(), [stages(40), stages(30), stages(10)]);
+    assert_eq!(newest(1).await.unwrap(), [stages(40)]);
 }
 
 #[tokio::test]

@@ -255,7 +255,7 @@ pub(super) fn fast_forward_given_up(context: &Context<'_>) -> Option<Change> {
     // While it fetches, the candidate is not sealed at a position: that alone is no reason.
     let alive = |id| {
         let verdict = verdict(context.view, id, &context.timers, context.now.mono);
-        !verdict.is_dead() && context.view.report(id).is_some_and(super::super::election::has_data)
+        !verdict.is_dead() && context.view.report(id).is_some_and(crate::group::ranking::has_data)
     };
     if alive(*candidate) && alive(*source) {
         return None;
