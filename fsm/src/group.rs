@@ -8,6 +8,7 @@ pub mod election;
 pub mod explain;
 pub mod goals;
 pub mod join;
+pub mod pgsettings;
 pub mod record;
 pub mod request;
 pub mod rules;

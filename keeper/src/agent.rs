@@ -317,7 +317,13 @@ impl Agent {
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: self.node.settings.report(),
+            catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
         }
+    }
+
+    fn wants_catalogue(&self) -> bool {
+        self.heard.borrow().answer.as_ref().is_some_and(|answer| answer.wants_catalogue)
     }
 
     /// The seal holds once nothing can be acknowledged any more: Postgres is down, or a standby whose
@@ -376,6 +382,7 @@ impl Agent {
             Next::Do(step) => self.act_on(step).await,
             Next::Wait(what) => {
                 if !rebuilding {
+                    self.look_after_settings(look).await;
                     self.begin(what);
                     let since = self.since.1;
                     self.node.show_step(what, None, since);
@@ -385,6 +392,7 @@ impl Agent {
             Next::Reached => {
                 self.node.step.send_replace(None);
                 self.trouble = None;
+                self.look_after_settings(look).await;
                 if look.view.server.is_some() {
                     let flushed = flushed(&self.heard.borrow());
                     self.node.look_after_slots(&flushed).await;
@@ -395,6 +403,18 @@ impl Agent {
                 // Nothing tells when a standby begins or ceases to stream.
                 interval / 4
             }
+        }
+    }
+
+    /// The operator's settings: how far the server is, and whether it has to be restarted for them.
+    async fn look_after_settings(&mut self, look: &Look) {
+        if look.view.server.is_none() {
+            return;
+        }
+        let wants_catalogue = self.wants_catalogue();
+        self.node.look_after_settings(wants_catalogue).await;
+        if let Err(error) = self.node.restart_if_stuck().await {
+            tracing::warn!("postgres cannot be restarted: {}", error.in_full());
         }
     }
 

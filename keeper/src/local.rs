@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
+use crate::pgsettings::Given;
 use fsm::node::view::{RESTARTS, is_broken};
 use fsm::node::{Data, File, LocalView, Process, Server, Step};
 use postgres::config::ManagedConfig;
@@ -339,7 +340,8 @@ impl Node {
         let file = File { upstream, spec, current: true };
         let current = self.persisted().is_some_and(|persisted| {
             let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
-            managed::render(self, &persisted.assignment, &file) == found
+            let given = self.settings_to_write(&persisted.assignment, &Given::read(&found));
+            managed::render(self, &persisted.assignment, &file, &given) == found
                 && self.hba.as_ref() == Some(&rules)
         });
         File { current, ..file }

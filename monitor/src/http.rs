@@ -32,6 +32,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/status", get(formations::status))
         .route("/settings", get(formations::settings))
         .route("/members", get(formations::members))
+        .route("/postgres-settings", get(formations::postgres_settings))
         .route("/explain", get(formations::explain))
         .route("/events", get(events::list))
         .route("/stream", get(events::stream))

@@ -179,6 +179,14 @@ impl Instance {
         run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
     }
 
+    /// Whether the configuration files as they stand are ones with which a server starts; with a server
+    /// running or not. The setting that is asked for is of no interest.
+    pub async fn check_configuration(&self) -> Result<(), RunError> {
+        let mut command = run::command(self, Program::Postgres);
+        command.arg("-C").arg("max_connections").arg("-D").arg(self.data_dir.path());
+        run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
+    }
+
     /// Lets a crashed primary recover and stops it cleanly, with no client ever connected. The caller
     /// has removed `standby.signal`, which single-user mode does not support.
     pub async fn crash_recover(&self, limit: Duration) -> Result<(), InstanceError> {

@@ -90,7 +90,7 @@ pub(super) enum Done {
         receipt: Option<Receipt>,
         result: Result<(), CommitError>,
     },
-    Loaded(Result<Option<Record>, StoreError>),
+    Loaded(Result<Option<Box<Record>>, StoreError>),
 }
 
 /// The state of a group's dealings with the database.
@@ -141,8 +141,10 @@ impl Work {
     pub(super) fn reload(&mut self, context: &Arc<Context>, record: &Record) {
         let store = context.store.clone();
         let (formation, group) = (record.formation.clone(), record.group);
-        self.under_way =
-            Some(Box::pin(async move { Done::Loaded(store.load_record(&formation, group).await) }));
+        self.under_way = Some(Box::pin(async move {
+            let loaded = store.load_record(&formation, group).await;
+            Done::Loaded(loaded.map(|record| record.map(Box::new)))
+        }));
     }
 
     /// Waits for what is under way; for ever if nothing is. Can be dropped and called again.
@@ -247,7 +249,7 @@ impl Task {
                 }
                 self.commit_failed(decision, &error, now);
             }
-            Done::Loaded(Ok(Some(record))) => self.take_loaded(record, now),
+            Done::Loaded(Ok(Some(record))) => self.take_loaded(*record, now),
             Done::Loaded(Ok(None)) => {
                 tracing::info!(formation.id = %self.record.formation, "the formation is gone");
                 self.gone = true;
