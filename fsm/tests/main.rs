@@ -12,6 +12,7 @@ mod answers;
 mod decisions;
 mod election;
 mod joins;
+mod pgsettings;
 mod plan;
 mod requests;
 mod rig;

@@ -81,6 +81,9 @@ impl Node {
             }
         }
         let data = self.data(postmaster.is_some()).await;
+        if postmaster.is_none() && matches!(data, Data::Present { .. }) {
+            self.look_beneath().await;
+        }
         if data == Data::Unusable && server.is_none() {
             self.crashes.is_kept_down(clock::now());
         }

@@ -71,6 +71,8 @@ pub struct Desk {
     asked: Option<Millis>,
     /// What it said.
     found: Option<Found>,
+    /// What the configuration files say apart from the managed one, as last seen.
+    beneath: BTreeMap<String, u64>,
     /// What the control file of a running standby demands, read later than [`crate::node::Seen::control`].
     demanded: Option<BTreeMap<&'static str, u64>>,
     /// What was not taken, and why.
@@ -146,7 +148,7 @@ impl Node {
             let local = Local {
                 running: found.map(|found| found.running),
                 control: control.and_then(|control| control.get(name)).copied(),
-                beneath: found.and_then(|found| found.beneath),
+                beneath: self.settings.beneath.get(name).copied(),
                 file: present.values.get(name).and_then(|value| value.parse().ok()),
             };
             (name, local)
@@ -193,7 +195,7 @@ impl Node {
         }
         // The server tells a bad value of a setting that needs a restart from a good one only when it
         // starts.
-        match self.instance.check_configuration().await {
+        match self.instance.configured("max_connections").await {
             Err(RunError::Failed { output, .. }) => {
                 let ours = |line: &&str| {
                     line.contains(config::FILE)
@@ -205,7 +207,7 @@ impl Node {
                 tracing::warn!("the new settings are not checked: {error}");
                 None
             }
-            Ok(()) => None,
+            Ok(_) => None,
         }
     }
 
@@ -224,6 +226,9 @@ impl Node {
             let names: Vec<_> = told.values.keys().map(String::as_str).collect();
             match self.ask_for_settings(&names).await {
                 Ok(found) => {
+                    let beneath =
+                        |(name, it): (&String, &RequiredSetting)| Some((name.clone(), it.beneath?));
+                    self.settings.beneath = found.required.iter().filter_map(beneath).collect();
                     self.settings.found = Some(found);
                     self.settings.asked = Some(now);
                 }
@@ -249,6 +254,25 @@ impl Node {
             pending_restart: session.pending_restart().await?,
             required: session.required().await?,
         })
+    }
+
+    /// Of a server that is down, what the files say of what nobody sets here any more: it cannot be asked.
+    pub(crate) async fn look_beneath(&mut self) {
+        let Some(known) = self.persisted() else { return };
+        let limits = known.assignment.settings.limits.clone();
+        let missing = |name: &&String| !self.settings.beneath.contains_key(*name);
+        let missing: Vec<_> = limits.keys().filter(missing).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let given = self.given();
+        for name in missing.into_iter().filter(|name| !given.values.contains_key(*name)) {
+            if let Ok(value) = self.instance.configured(name).await
+                && let Ok(value) = value.parse()
+            {
+                self.settings.beneath.insert(name.clone(), value);
+            }
+        }
     }
 
     /// The log of a running standby may demand more, or less, than when it was started. Looked at only

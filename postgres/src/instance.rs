@@ -179,12 +179,13 @@ impl Instance {
         run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
     }
 
-    /// Whether the configuration files as they stand are ones with which a server starts; with a server
-    /// running or not. The setting that is asked for is of no interest.
-    pub async fn check_configuration(&self) -> Result<(), RunError> {
+    /// The value that a server would have of a setting if it were started now; an error where it would
+    /// not take the configuration files as they stand. With a server running or not.
+    pub async fn configured(&self, setting: &str) -> Result<String, RunError> {
         let mut command = run::command(self, Program::Postgres);
-        command.arg("-C").arg("max_connections").arg("-D").arg(self.data_dir.path());
-        run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
+        command.arg("-C").arg(setting).arg("-D").arg(self.data_dir.path());
+        let output = run::run(command, Program::Postgres, "", CHECK_LIMIT).await?;
+        Ok(output.stdout.trim().to_owned())
     }
 
     /// Lets a crashed primary recover and stops it cleanly, with no client ever connected. The caller

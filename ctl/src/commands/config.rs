@@ -34,7 +34,7 @@ enum What {
         /// Only this node
         node: Option<NodeName>,
     },
-    /// Sets settings, such as work_mem=8MB
+    /// Sets settings for all nodes, or for one
     Set {
         /// Names and values
         #[arg(required = true, value_name = "NAME=VALUE")]

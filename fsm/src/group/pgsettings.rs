@@ -97,7 +97,7 @@ fn waits(record: &Record, view: &View, id: NodeId) -> Vec<String> {
             (wanted > own.running && !lacking.is_empty()).then(|| {
                 let names = lacking.join(", ");
                 format!(
-                    "{name} stays at {} until {names} runs with {wanted}: restart that first",
+                    "{name} stays at {} until it is at least {wanted} on {names}: restart there first",
                     own.running
                 )
             })
@@ -107,7 +107,7 @@ fn waits(record: &Record, view: &View, id: NodeId) -> Vec<String> {
             (wanted < least).then(|| {
                 let primary = record.name_of(primary);
                 format!(
-                    "{name} stays at {least} until {primary} runs with {wanted}: restart that first"
+                    "{name} stays at {least} until it is at most {wanted} on {primary}: restart there first"
                 )
             })
         }

@@ -37,37 +37,41 @@ pub fn values(told: &NodeSettings, side: Side, local: &BTreeMap<&str, Local>) ->
     for name in REQUIRED {
         let local = local.get(name).copied().unwrap_or_default();
         let wanted = values.remove(name).and_then(|value| value.parse().ok());
-        let limit = told.limits.get(name).copied().flatten();
-        if let Some(value) = required(side, wanted, limit, local) {
+        let limit = told.limits.get(name);
+        if limit.is_none() && local.file.is_none() {
+            // Nobody has ever given it.
+            continue;
+        }
+        if let Some(value) = required(side, wanted, limit.copied().flatten(), local) {
             values.insert(name.to_owned(), value.to_string());
         }
     }
     values
 }
 
-/// What the managed file shall say of one of the five; `None`: nothing, since it is not, or no longer,
-/// in our hands.
+/// What the managed file shall say of one of the five; `None`: nothing, what is beneath is right.
 fn required(side: Side, wanted: Option<u64>, limit: Option<u64>, local: Local) -> Option<u64> {
-    if wanted.is_none() && local.file.is_none() {
-        return None;
-    }
+    let Local { running, control, beneath, file } = local;
     // Taken back: the way to what is beneath goes like the way to any other value.
-    let target = wanted.or(local.beneath).or(local.file)?;
+    let target = wanted.or(beneath).or(file);
     let value = match side {
         Side::Primary => {
-            let present = local.running.or(local.control).or(local.file);
-            match present {
-                Some(present) if target > present => target.min(present.max(limit.unwrap_or(0))),
-                Some(_) => target,
-                None => target.min(limit.unwrap_or(target)),
+            let present = running.or(control).or(file);
+            match (target, present) {
+                (Some(target), Some(present)) if target > present => {
+                    target.min(present.max(limit.unwrap_or(0)))
+                }
+                (Some(target), Some(_)) => target,
+                (Some(target), None) => target.min(limit.unwrap_or(target)),
+                (None, present) => present?,
             }
         }
         Side::Standby => {
-            let primary = limit.or(local.running.max(local.file)).unwrap_or(0);
-            target.max(primary).max(local.control.unwrap_or(0))
+            let primary = limit.or(running.max(file));
+            [target, primary, control].into_iter().flatten().max()?
         }
     };
-    let released = wanted.is_none() && Some(value) == local.beneath;
+    let released = wanted.is_none() && Some(value) == beneath;
     (!released).then_some(value)
 }
 
@@ -79,10 +83,10 @@ pub fn cannot_replay(
     local: &BTreeMap<&str, Local>,
 ) -> Option<(&'static str, u64, u64)> {
     REQUIRED.into_iter().find_map(|name| {
-        let Local { running, control, file, .. } = local.get(name).copied()?;
-        let (running, control, file) = (running?, control?, file?);
+        let Local { running, control, file, beneath } = local.get(name).copied()?;
+        let (running, control, next) = (running?, control?, file.or(beneath)?);
         let in_hand = told.limits.contains_key(name);
-        (in_hand && running < control && file >= control).then_some((name, running, control))
+        (in_hand && running < control && next >= control).then_some((name, running, control))
     })
 }
 
@@ -97,8 +101,12 @@ mod tests {
     #[test]
     fn nothing_is_written_that_nobody_asked_for() {
         for side in [Side::Primary, Side::Standby] {
-            assert_eq!(required(side, None, Some(300), local(100, 300, None)), None);
+            let local = [("max_connections", local(100, 300, None))].into();
+            assert!(values(&NodeSettings::default(), side, &local).is_empty());
         }
+        // Asked for once, and taken back before this node had heard of it.
+        let given = |control| required(Side::Standby, None, None, local(100, control, None));
+        assert_eq!((given(100), given(300)), (None, Some(300)));
     }
 
     #[test]

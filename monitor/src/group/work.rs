@@ -82,6 +82,7 @@ impl From<Decision> for Proposal {
 }
 
 /// What came of it.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is moved once")]
 pub(super) enum Done {
     Committed {
         decision: Box<Decision>,
@@ -90,7 +91,7 @@ pub(super) enum Done {
         receipt: Option<Receipt>,
         result: Result<(), CommitError>,
     },
-    Loaded(Result<Option<Box<Record>>, StoreError>),
+    Loaded(Result<Option<Record>, StoreError>),
 }
 
 /// The state of a group's dealings with the database.
@@ -141,10 +142,8 @@ impl Work {
     pub(super) fn reload(&mut self, context: &Arc<Context>, record: &Record) {
         let store = context.store.clone();
         let (formation, group) = (record.formation.clone(), record.group);
-        self.under_way = Some(Box::pin(async move {
-            let loaded = store.load_record(&formation, group).await;
-            Done::Loaded(loaded.map(|record| record.map(Box::new)))
-        }));
+        self.under_way =
+            Some(Box::pin(async move { Done::Loaded(store.load_record(&formation, group).await) }));
     }
 
     /// Waits for what is under way; for ever if nothing is. Can be dropped and called again.
@@ -249,7 +248,7 @@ impl Task {
                 }
                 self.commit_failed(decision, &error, now);
             }
-            Done::Loaded(Ok(Some(record))) => self.take_loaded(*record, now),
+            Done::Loaded(Ok(Some(record))) => self.take_loaded(record, now),
             Done::Loaded(Ok(None)) => {
                 tracing::info!(formation.id = %self.record.formation, "the formation is gone");
                 self.gone = true;
