@@ -17,6 +17,7 @@ use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use postgres::storage::Room;
 use shared::goal::Goal;
+use shared::pgsettings::SettingsReport;
 use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -317,9 +318,14 @@ impl Agent {
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
-            settings: self.node.settings.report(),
+            settings: self.settings(),
             catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
         }
+    }
+
+    fn settings(&self) -> SettingsReport {
+        let told = self.node.persisted().map(|known| &known.assignment.settings);
+        told.map(|told| self.node.settings.report(told)).unwrap_or_default()
     }
 
     fn wants_catalogue(&self) -> bool {

@@ -17,7 +17,9 @@ use postgres::session::SessionError;
 use postgres::session::settings::RequiredSetting;
 use shared::goal::{Assignment, Goal};
 use shared::ids::Revision;
-use shared::pgsettings::{Catalogue, REQUIRED, Required, SettingsReport, Values};
+use shared::pgsettings::{
+    Catalogue, NodeSettings, REQUIRED, Refused, Required, SettingsReport, Values,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the server is asked while the operator has set something; a reload is asked about at once.
@@ -100,8 +102,9 @@ impl Desk {
     }
 
     /// What to report.
-    pub fn report(&self) -> SettingsReport {
-        let refused = self.refused.as_ref().map(|(_, why)| why.clone());
+    pub fn report(&self, told: &NodeSettings) -> SettingsReport {
+        let refused = self.refused.as_ref().filter(|(values, _)| *values == told.values);
+        let refused = refused.map(|(_, why)| Refused { revision: told.revision, why: why.clone() });
         let Some(found) = &self.found else {
             return SettingsReport { refused, ..SettingsReport::default() };
         };
@@ -220,7 +223,8 @@ impl Node {
         let idle = told.revision == Revision::default();
         let pause = if idle { ASK_RARELY_MS } else { ASK_MS };
         let read = self.settings.found.as_ref().map(|found| found.mark);
-        let waits = !idle && read != Some(told.revision) && self.settings.refused.is_none();
+        let refused = self.settings.report(&told).refused.is_some();
+        let waits = !idle && read != Some(told.revision) && !refused;
         let fresh = self.settings.asked.is_some_and(|at| now.since(at) < pause);
         if waits || !fresh {
             let names: Vec<_> = told.values.keys().map(String::as_str).collect();

@@ -105,8 +105,17 @@ pub struct SettingsReport {
     pub pending_restart: BTreeSet<String>,
     /// What it has of [`REQUIRED`].
     pub required: BTreeMap<String, Required>,
-    /// Why the newest values were not taken; the ones before them stay.
-    pub refused: Option<String>,
+    /// The newest values were not taken; the ones before them stay.
+    pub refused: Option<Refused>,
+}
+
+/// Values that a server did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Refused {
+    /// The [`NodeSettings::revision`] that they came with.
+    pub revision: Revision,
+    /// What the server says against them.
+    pub why: String,
 }
 
 /// What one version of PostgreSQL says of its settings (`pg_settings`).

@@ -9,7 +9,7 @@ use super::record::{Node, Record};
 use super::view::View;
 use crate::Now;
 use shared::ids::NodeId;
-use shared::pgsettings::{NodeConfig, NodeSettings, PostgresConfig, Required};
+use shared::pgsettings::{NodeConfig, NodeSettings, PostgresConfig, Required, SettingsReport};
 use shared::report::Report;
 
 /// What a node is told.
@@ -81,9 +81,15 @@ fn node_config(record: &Record, view: &View, now: Now, (id, node): (NodeId, &Nod
         applied: said.revision >= record.postgres.revision,
         in_force: said.in_force,
         pending_restart: said.pending_restart,
-        refused: said.refused,
+        refused: newest_refused(record, &said).map(str::to_owned),
         waits: waits(record, view, id),
     }
+}
+
+/// Why the newest values were not taken, if they are the ones.
+fn newest_refused<'a>(record: &Record, said: &'a SettingsReport) -> Option<&'a str> {
+    let refused = said.refused.as_ref()?;
+    (refused.revision >= record.postgres.revision).then_some(refused.why.as_str())
 }
 
 /// What has to happen before a node gets what is set, a sentence each.
@@ -138,7 +144,7 @@ pub(super) fn warnings(record: &Record, view: &View, id: NodeId, report: &Report
         let names: Vec<_> = said.pending_restart.iter().map(String::as_str).collect();
         warnings.push(format!("settings that wait for a restart: {}", names.join(", ")));
     }
-    if let Some(why) = &said.refused {
+    if let Some(why) = newest_refused(record, said) {
         warnings.push(format!("the newest settings were not taken: {why}"));
     }
     warnings.extend(waits(record, view, id));

@@ -1,4 +1,4 @@
-//! The settings that an operator may not give: those that the keeper writes itself (its tests compare
+//! The settings that an operator may not give: those that the keeper writes itself (a test compares
 //! this list with what it writes), and those with which pgtandem cannot keep its promises.
 
 /// Names and reasons.
