@@ -74,6 +74,7 @@ fn node_config(record: &Record, view: &View, now: Now, (id, node): (NodeId, &Nod
     let gone = verdict(view, id, &record.settings.timers(), now.mono).is_dead();
     let running = report.is_some_and(|report| report.postgres.running);
     let said = report.map(|report| report.settings.clone()).unwrap_or_default();
+    let refused = newest_refused(record, &said).map(str::to_owned);
     NodeConfig {
         name: node.name.clone(),
         values: record.postgres.nodes.get(&id).cloned().unwrap_or_default(),
@@ -81,7 +82,7 @@ fn node_config(record: &Record, view: &View, now: Now, (id, node): (NodeId, &Nod
         applied: said.revision >= record.postgres.revision,
         in_force: said.in_force,
         pending_restart: said.pending_restart,
-        refused: newest_refused(record, &said).map(str::to_owned),
+        refused,
         waits: waits(record, view, id),
     }
 }
