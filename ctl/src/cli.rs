@@ -134,6 +134,11 @@ mod tests {
             "pgtandem set node node1 candidate-priority -1",
             "pgtandem get node node1 zone",
             "pgtandem get formation",
+            "pgtandem config show",
+            "pgtandem config show node1 --json",
+            "pgtandem config set work_mem=8MB random_page_cost=1.1 --node node1 --no-wait",
+            "pgtandem config unset work_mem --timeout 5",
+            "pgtandem config edit --node node1",
             "pgtandem drop node node1 --force",
             "pgtandem formation create f2",
             "pgtandem token revoke abc",
@@ -141,6 +146,8 @@ mod tests {
         ] {
             line(text).unwrap();
         }
+        assert!(line("pgtandem config set").is_err());
+        assert!(line("pgtandem config set work_mem").is_err());
         assert!(line("pgtandem set node node1 no-such-key 1").is_err());
         assert!(line("pgtandem set node node1 zone --json").is_err());
         assert!(line("pgtandem status --monitor https://m1").is_err());

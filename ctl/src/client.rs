@@ -22,6 +22,7 @@ use shared::api::{
 };
 use shared::event::Event;
 use shared::ids::{FormationId, NodeName, Revision};
+use shared::pgsettings::PostgresConfig;
 use shared::report::{Answer, Report};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,15 @@ impl Client {
         formation: &FormationId,
     ) -> Result<FormationSettings, ClientError> {
         let path = ["v1", "formations", formation.as_str(), "settings"];
+        self.send(Call::new(Method::GET, &path)).await?.json()
+    }
+
+    /// The settings of PostgreSQL that the operator gave, and how far each node is.
+    pub async fn postgres_settings(
+        &self,
+        formation: &FormationId,
+    ) -> Result<PostgresConfig, ClientError> {
+        let path = ["v1", "formations", formation.as_str(), "postgres-settings"];
         self.send(Call::new(Method::GET, &path)).await?.json()
     }
 

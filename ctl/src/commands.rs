@@ -1,6 +1,7 @@
 //! The list of commands. Each has its file: the arguments, whose doc comment is the help, and one
 //! function that runs it. A new one takes its `mod` and its line in the list.
 
+mod config;
 mod demo;
 mod drop;
 pub mod events;
@@ -58,6 +59,7 @@ commands! {
     maintenance::Maintenance,
     set::Set,
     get::Get,
+    config::Config,
     drop::Drop,
     formation::Formation,
     token::Token,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// The longest single wait that the monitor is asked for.
 const LONG_POLL: Duration = Duration::from_secs(10);
 /// Between two tries after an answer that came too soon or not at all.
-const PAUSE: Duration = Duration::from_millis(300);
+pub const PAUSE: Duration = Duration::from_millis(300);
 /// For an answer that is on its way when patience ends.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
 
@@ -27,10 +27,10 @@ const LAST_ANSWER: Duration = Duration::from_millis(500);
 pub struct Wait {
     /// Returns as soon as the request is recorded
     #[arg(long)]
-    no_wait: bool,
+    pub no_wait: bool,
     /// Waits at most so long; the request stays recorded and goes on
     #[arg(long, env = "PGTANDEM_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    pub timeout: u64,
 }
 
 /// Asks for the action, waits, and prints the result.
@@ -68,7 +68,7 @@ pub fn deadline_after(seconds: u64) -> Instant {
 }
 
 /// Sends the request, again where its answer was lost.
-async fn submit(
+pub async fn submit(
     client: &Client,
     formation: &FormationId,
     action: &Action,
@@ -154,7 +154,8 @@ fn timed_out(last: OperationResult, trouble: Option<ClientError>) -> OperationRe
     OperationResult { outcome: Outcome::Timeout, reason, ..last }
 }
 
-fn show(context: &Context, result: &OperationResult) -> Result<(), Failure> {
+/// Prints a result.
+pub fn show(context: &Context, result: &OperationResult) -> Result<(), Failure> {
     if context.json {
         return output::json(result);
     }

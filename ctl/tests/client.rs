@@ -9,6 +9,7 @@ use ctl::client::{Client, ClientError, MonitorUrl, Options, idempotency_key};
 use serde_json::{Value, json};
 use shared::api::{Action, Identity, Outcome};
 use shared::ids::{FormationId, NodeId, Revision};
+use shared::pgsettings::SettingsReport;
 use shared::report::{Data, PostgresView, Report};
 use shared::state::NodeState;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ fn report() -> Report {
         step: None,
         warnings: Vec::new(),
         keeper_version: "0".to_owned(),
+        settings: SettingsReport::default(),
+        catalogue: None,
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
 
-async fn pgtandem(arguments: &[&str]) -> Output {
+pub async fn pgtandem(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgtandem"));
     for name in ["MONITOR", "FORMATION", "JSON", "CONFIG", "TIMEOUT", "LOG", "LOG_FORMAT"] {
         command.env_remove(format!("PGTANDEM_{name}"));
@@ -22,11 +22,11 @@ async fn pgtandem(arguments: &[&str]) -> Output {
     tokio::time::timeout(Duration::from_secs(30), command.output()).await.unwrap().unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn json_of(output: &Output) -> Value {
+pub fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stdout)))
 }

@@ -8,4 +8,5 @@
 
 mod client;
 mod command;
+mod config;
 mod server;

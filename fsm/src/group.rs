@@ -9,6 +9,7 @@ pub mod explain;
 pub mod goals;
 pub mod join;
 pub mod outage;
+pub mod pgsettings;
 mod ranking;
 pub mod record;
 pub mod request;

@@ -8,6 +8,7 @@
 
 pub mod group;
 pub mod node;
+pub mod pgsettings;
 pub mod trace;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! The keeper's side: what to do next on one node, and whether a primary may go on.
 
 pub mod lease;
+pub mod pgsettings;
 pub mod plan;
 pub mod primary;
 pub mod standby;

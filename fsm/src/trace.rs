@@ -122,7 +122,8 @@ pub enum Cause {
 }
 
 impl MonitorLine {
-    /// The line without secrets: they play no part in a decision once they have been compared.
+    /// The line without secrets: they play no part in a decision once they have been compared. And
+    /// without what is long and was not looked at.
     #[must_use]
     pub fn redacted(mut self) -> Self {
         for node in self.before.nodes.values_mut().chain(self.decision.record.nodes.values_mut()) {
@@ -133,6 +134,11 @@ impl MonitorLine {
             if let Some(identity) = &mut request.identity {
                 identity.secret.clear();
             }
+        }
+        // Of use for one kind of request only, and by far the largest part of a line.
+        let asks = matches!(self.cause, Cause::Action(Action::Configure { .. }));
+        if !asks {
+            self.view.catalogues.clear();
         }
         self
     }

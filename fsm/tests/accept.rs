@@ -6,6 +6,7 @@ use shared::goal::{Assignment, Goal, Order, Upstream};
 use shared::history::Lineage;
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
+use shared::pgsettings::NodeSettings;
 use shared::settings::Settings;
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -44,6 +45,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
             system_identifier: None,
             timers: Settings::default().timers(),
             may_stop: false,
+            settings: NodeSettings::default(),
         }
     })
 }

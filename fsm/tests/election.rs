@@ -13,6 +13,7 @@ use shared::goal::Goal;
 use shared::history::{Lineage, LineageEntry, Start};
 use shared::ids::{Epoch, Gen, GroupId, NodeId, Revision, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
+use shared::pgsettings::SettingsReport;
 use shared::report::{Data, PostgresView, Report, Sealed};
 use shared::settings::Settings;
 use shared::spec::Spec;
@@ -122,6 +123,8 @@ fn report(peer: &Peer) -> Report {
         step: None,
         warnings: Vec::new(),
         keeper_version: String::new(),
+        settings: SettingsReport::default(),
+        catalogue: None,
     }
 }
 

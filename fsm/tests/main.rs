@@ -13,6 +13,7 @@ mod decisions;
 mod election;
 mod explain;
 mod joins;
+mod pgsettings;
 mod plan;
 mod predictions;
 mod requests;

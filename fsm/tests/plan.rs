@@ -9,6 +9,7 @@ use shared::goal::{self, Assignment, Goal, Member, Order};
 use shared::history::{History, Lineage, LineageEntry, Segment, Start};
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
+use shared::pgsettings::NodeSettings;
 use shared::report::Promoted;
 use shared::settings::Settings;
 use shared::spec::Spec;
@@ -86,6 +87,7 @@ fn assignment(goal: Goal, epoch: u64) -> Assignment {
         system_identifier: if founding { None } else { Some(SYSTEM) },
         timers: Settings::default().timers(),
         may_stop: false,
+        settings: NodeSettings::default(),
     }
 }
 

@@ -17,6 +17,7 @@ use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use postgres::storage::Room;
 use shared::goal::Goal;
+use shared::pgsettings::SettingsReport;
 use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -319,7 +320,18 @@ impl Agent {
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: self.settings(),
+            catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
         }
+    }
+
+    fn settings(&self) -> SettingsReport {
+        let told = self.node.persisted().map(|known| &known.assignment.settings);
+        told.map(|told| self.node.settings.report(told)).unwrap_or_default()
+    }
+
+    fn wants_catalogue(&self) -> bool {
+        self.heard.borrow().answer.as_ref().is_some_and(|answer| answer.wants_catalogue)
     }
 
     /// The seal holds once nothing can be acknowledged any more: Postgres is down, or a standby whose
@@ -378,6 +390,7 @@ impl Agent {
             Next::Do(step) => self.act_on(step).await,
             Next::Wait(what) => {
                 if !rebuilding {
+                    self.look_after_settings(look).await;
                     self.begin(what);
                     let since = self.since.1;
                     self.node.show_step(what, None, since);
@@ -387,6 +400,7 @@ impl Agent {
             Next::Reached => {
                 self.node.step.send_replace(None);
                 self.trouble = None;
+                self.look_after_settings(look).await;
                 if look.view.server.is_some() {
                     let flushed = flushed(&self.heard.borrow());
                     self.node.look_after_slots(&flushed).await;
@@ -397,6 +411,18 @@ impl Agent {
                 // Nothing tells when a standby begins or ceases to stream.
                 interval / 4
             }
+        }
+    }
+
+    /// The operator's settings: how far the server is, and whether it has to be restarted for them.
+    async fn look_after_settings(&mut self, look: &Look) {
+        if look.view.server.is_none() {
+            return;
+        }
+        let wants_catalogue = self.wants_catalogue();
+        self.node.look_after_settings(wants_catalogue).await;
+        if let Err(error) = self.node.restart_if_stuck().await {
+            tracing::warn!("postgres cannot be restarted: {}", error.in_full());
         }
     }
 

@@ -12,6 +12,7 @@ pub mod link;
 pub mod local;
 pub mod managed;
 pub mod node;
+pub mod pgsettings;
 pub mod rest;
 pub mod state;
 pub mod steps;

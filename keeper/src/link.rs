@@ -13,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use shared::api::Identity;
 use shared::ids::{Epoch, Gen, NodeId, Revision, Ticket};
 use shared::lsn::Lsn;
+use shared::pgsettings::SettingsReport;
 use shared::report::{Answer, Report};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -214,6 +215,8 @@ pub fn is_news(before: &Report, after: &Report) -> bool {
         failed: report.failed.is_some(),
         leaving: report.leaving,
         rows: rows(report),
+        settings: report.settings.clone(),
+        catalogue: report.catalogue.is_some(),
     };
     essence(before) != essence(after)
 }
@@ -236,6 +239,8 @@ struct Essence {
     failed: bool,
     leaving: bool,
     rows: Vec<(NodeId, String, Option<String>)>,
+    settings: SettingsReport,
+    catalogue: bool,
 }
 
 /// Up to where the members have the log, as the monitor last said.

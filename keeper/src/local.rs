@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
+use crate::pgsettings::Given;
 use fsm::node::view::{RESTARTS, is_broken};
 use fsm::node::{Data, File, LocalView, Process, Server, Step};
 use postgres::config::ManagedConfig;
@@ -80,6 +81,9 @@ impl Node {
             }
         }
         let data = self.data(postmaster.is_some()).await;
+        if postmaster.is_none() && matches!(data, Data::Present { .. }) {
+            self.look_beneath().await;
+        }
         if data == Data::Unusable && server.is_none() {
             self.crashes.is_kept_down(clock::now());
         }
@@ -360,7 +364,8 @@ impl Node {
         let file = File { upstream, spec, current: true };
         let current = self.persisted().is_some_and(|persisted| {
             let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
-            managed::render(self, &persisted.assignment, &file) == found
+            let given = self.settings_to_write(&persisted.assignment, &Given::read(&found));
+            managed::render(self, &persisted.assignment, &file, &given) == found
                 && self.hba.as_ref() == Some(&rules)
         });
         File { current, ..file }

@@ -4,6 +4,7 @@
 //! from moment to moment; it is read back, so that a restarted keeper knows what Postgres runs under.
 
 use crate::node::Node;
+use crate::pgsettings::Given;
 use fsm::node::{File, Upstream};
 use postgres::config::ManagedConfig;
 use postgres::conninfo::Source;
@@ -41,8 +42,8 @@ const FIXED: &[(&str, &str)] = &[
     ("wal_keep_size", "64MB"),
 ];
 
-/// The whole file.
-pub fn render(node: &Node, assignment: &Assignment, file: &File) -> ManagedConfig {
+/// The whole file, with the operator's settings in it.
+pub fn render(node: &Node, assignment: &Assignment, file: &File, given: &Given) -> ManagedConfig {
     let mut config = ManagedConfig::default();
     config.set_note("upstream", upstream_note(file.upstream.as_ref()));
     config.set_note("spec", serde_json::to_string(&file.spec).unwrap_or_default());
@@ -62,6 +63,7 @@ pub fn render(node: &Node, assignment: &Assignment, file: &File) -> ManagedConfi
     let (conninfo, slot) = upstream_settings(node, assignment, file.upstream.as_ref());
     config.set("primary_conninfo", conninfo);
     config.set("primary_slot_name", slot);
+    given.write(&mut config);
     config
 }
 

@@ -8,6 +8,7 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Config;
 use crate::crashes::Crashes;
+use crate::pgsettings::Desk;
 use crate::state::{State, StateError, Store};
 use crate::upstream::Question;
 use crate::watchdog::Watchdog;
@@ -58,6 +59,8 @@ pub struct Node {
     pub unreadable: Option<(Millis, String)>,
     /// The HBA rules that were written last.
     pub hba: Option<Vec<String>>,
+    /// How far the server is with the operator's settings.
+    pub settings: Desk,
     /// The step under way.
     pub step: watch::Sender<Option<StepView>>,
     /// What a person should know, by subject.
@@ -186,6 +189,7 @@ impl Node {
             backoff: Backoff::default(),
             unreadable: None,
             hba: None,
+            settings: Desk::default(),
             step: watch::Sender::new(None),
             warnings: BTreeMap::new(),
             watchdog: None,
@@ -244,12 +248,14 @@ impl Node {
     pub fn forget_server(&mut self) {
         self.session = None;
         self.seen = Seen::default();
+        self.settings.forget_server();
     }
 
     /// Tells Postgres to read its configuration again; the signs of a seal have to be seen anew.
     pub fn reload(&mut self) {
         self.seen.sealed = false;
         self.seen.sealing_since = None;
+        self.settings.reloads();
         if let Some(postmaster) = self.running()
             && let Err(error) = postmaster.signal(Signal::Reload)
         {

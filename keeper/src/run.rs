@@ -93,7 +93,7 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     };
     let mut node = Node::new(identity.node_id, config.clone(), instance, store, state);
     node.watchdog = watchdog;
-    Ok(supervise(node, client, identity, listener, until).await)
+    Ok(Box::pin(supervise(node, client, identity, listener, until)).await)
 }
 
 fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {

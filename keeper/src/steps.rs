@@ -100,7 +100,7 @@ impl Node {
         match step {
             Step::Initialise => self.initialise().await,
             Step::Adopt => self.adopt().await,
-            Step::Configure(file) => self.configure(file),
+            Step::Configure(file) => self.configure(file).await,
             Step::StartStandby => self.start(true).await,
             Step::StartPrimary => self.start(false).await,
             Step::StopFast => self.stop(false).await,

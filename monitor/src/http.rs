@@ -33,6 +33,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/status", get(formations::status))
         .route("/settings", get(formations::settings))
         .route("/members", get(formations::members))
+        .route("/postgres-settings", get(formations::postgres_settings))
         .route("/explain", get(explanations::explain))
         .route("/events", get(events::list))
         .route("/stream", get(events::stream))

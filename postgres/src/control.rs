@@ -8,7 +8,7 @@ use crate::programs::Program;
 use crate::run::{self, RunError};
 use shared::ids::{SystemIdentifier, TimelineId};
 use shared::lsn::Lsn;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -75,7 +75,19 @@ pub struct ControlData {
     pub wal_segment_size: u64,
     /// Bytes per WAL page.
     pub wal_block_size: u64,
+    /// The settings of which a standby needs at least as much, by name: what its log demands of a
+    /// standby, what a primary ran with when it was last started.
+    pub required: BTreeMap<&'static str, u64>,
 }
+
+/// The labels of these settings, and their names (`shared::pgsettings::REQUIRED`).
+const REQUIRED: [(&str, &str); 5] = [
+    ("max_connections setting", "max_connections"),
+    ("max_worker_processes setting", "max_worker_processes"),
+    ("max_wal_senders setting", "max_wal_senders"),
+    ("max_prepared_xacts setting", "max_prepared_transactions"),
+    ("max_locks_per_xact setting", "max_locks_per_transaction"),
+];
 
 /// A control file that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +151,7 @@ impl ControlData {
             wal_log_hints: lines.yes("wal_log_hints setting")?,
             wal_segment_size: lines.get("Bytes per WAL segment")?,
             wal_block_size: lines.get("WAL block size")?,
+            required: lines.required()?,
         })
     }
 }
@@ -153,6 +166,10 @@ impl Lines<'_> {
     fn get<T: FromStr>(&self, label: &'static str) -> Result<T, ControlError> {
         let value = self.text(label)?;
         value.parse().map_err(|_| ControlError::Unreadable { label, value: value.to_owned() })
+    }
+
+    fn required(&self) -> Result<BTreeMap<&'static str, u64>, ControlError> {
+        REQUIRED.into_iter().map(|(label, name)| Ok((name, self.get(label)?))).collect()
     }
 
     fn yes(&self, label: &'static str) -> Result<bool, ControlError> {
@@ -206,8 +223,22 @@ mod tests {
                 wal_log_hints: true,
                 wal_segment_size: 16 << 20,
                 wal_block_size: 8192,
+                required: [
+                    ("max_connections", 100),
+                    ("max_worker_processes", 8),
+                    ("max_wal_senders", 10),
+                    ("max_prepared_transactions", 0),
+                    ("max_locks_per_transaction", 64),
+                ]
+                .into(),
             }
         );
+    }
+
+    #[test]
+    fn all_that_a_standby_needs_is_read() {
+        let read = ControlData::parse(STANDBY).unwrap().required;
+        assert_eq!(read.into_keys().collect::<Vec<_>>(), shared::pgsettings::REQUIRED);
     }
 
     #[test]

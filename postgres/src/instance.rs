@@ -179,6 +179,15 @@ impl Instance {
         run::run(command, Program::Postgres, "", CHECK_LIMIT).await.map(drop)
     }
 
+    /// The value that a server would have of a setting if it were started now; an error where it would
+    /// not take the configuration files as they stand. With a server running or not.
+    pub async fn configured(&self, setting: &str) -> Result<String, RunError> {
+        let mut command = run::command(self, Program::Postgres);
+        command.arg("-C").arg(setting).arg("-D").arg(self.data_dir.path());
+        let output = run::run(command, Program::Postgres, "", CHECK_LIMIT).await?;
+        Ok(output.stdout.trim().to_owned())
+    }
+
     /// Lets a crashed primary recover and stops it cleanly, with no client ever connected. The caller
     /// has removed `standby.signal`, which single-user mode does not support.
     pub async fn crash_recover(&self, limit: Duration) -> Result<(), InstanceError> {

@@ -160,7 +160,8 @@ impl Target {
         let mut config = Config::new();
         config.user(&self.user).dbname(&self.dbname).port(self.port);
         config.application_name(APPLICATION_NAME).connect_timeout(limit);
-        config.options("-c synchronous_commit=local -c client_min_messages=warning");
+        // The operator may limit sessions; ours have limits of their own.
+        config.options("-c synchronous_commit=local -c client_min_messages=warning -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0");
         match &self.host {
             Host::Socket(dir) => config.host_path(dir),
             // A peer that is gone is noticed although nothing is sent, and although something is.

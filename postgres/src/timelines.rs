@@ -192,6 +192,7 @@ mod tests {
             wal_log_hints: false,
             wal_segment_size: 16 << 20,
             wal_block_size: 8192,
+            required: [].into(),
         }
     }
 

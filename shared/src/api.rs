@@ -11,6 +11,7 @@ use crate::report::{Data, StepView};
 use crate::settings::{Settings, Timers};
 use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `POST /v1/join`: a keeper registers its node, or says that it has moved. Joining again with the
 /// same `node_id` and secret changes name, address and nothing else.
@@ -138,6 +139,20 @@ pub enum Action {
         key: String,
         /// As text; "default" takes it back.
         value: String,
+    },
+    /// Changes settings of PostgreSQL.
+    Configure {
+        /// For this node only; `None`: for all that have no own value.
+        #[serde(default)]
+        node: Option<NodeName>,
+        /// The new values; `None` takes one back.
+        changes: BTreeMap<String, Option<String>>,
+        /// Only if nothing has been set since this revision.
+        #[serde(default)]
+        if_revision: Option<Revision>,
+        /// Who asks, for the events.
+        #[serde(default)]
+        by: Option<String>,
     },
     /// Removes a node for good.
     Drop {

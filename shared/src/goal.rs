@@ -4,6 +4,7 @@
 use crate::history::Lineage;
 use crate::ids::{Epoch, Gen, NodeId, NodeName, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::Position;
+use crate::pgsettings::NodeSettings;
 use crate::settings::Timers;
 use crate::spec::Spec;
 use crate::state::NodeState;
@@ -135,6 +136,9 @@ pub struct Assignment {
     /// A keeper that has been asked to stop may stop its Postgres now: nobody counts on it, or
     /// nobody could take over.
     pub may_stop: bool,
+    /// The settings of PostgreSQL that the operator gave.
+    #[serde(default)]
+    pub settings: NodeSettings,
 }
 
 impl Assignment {

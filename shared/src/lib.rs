@@ -11,6 +11,7 @@ pub mod goal;
 pub mod history;
 pub mod ids;
 pub mod lsn;
+pub mod pgsettings;
 pub mod report;
 pub mod settings;
 pub mod spec;

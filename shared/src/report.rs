@@ -4,6 +4,7 @@ use crate::goal::{Assignment, Order};
 use crate::history::Segment;
 use crate::ids::{Epoch, Gen, NodeId, Revision, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::{Lsn, Position};
+use crate::pgsettings::{Catalogue, SettingsReport};
 use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,12 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The keeper's version.
     pub keeper_version: String,
+    /// How far its server is with the settings that the operator gave.
+    #[serde(default)]
+    pub settings: SettingsReport,
+    /// What its server says of all settings, where the last answer asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<Box<Catalogue>>,
 }
 
 /// What a keeper has persisted of its assignment.
@@ -216,6 +223,10 @@ pub struct Answer {
     pub sync_members: Vec<NodeId>,
     /// Where the monitor can be reached from now on, where that has changed.
     pub monitors: Vec<String>,
+    /// The monitor does not know yet which settings this version of PostgreSQL has: the next report
+    /// shall say.
+    #[serde(default)]
+    pub wants_catalogue: bool,
 }
 
 impl Answer {

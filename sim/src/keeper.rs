@@ -11,6 +11,7 @@ use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
+use shared::pgsettings::SettingsReport;
 use shared::report::{self, Accepted, InForce, PostgresView, Replica, Report, Sealed};
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -471,6 +472,8 @@ impl Machine {
             step: None,
             warnings: Vec::new(),
             keeper_version: String::new(),
+            settings: SettingsReport::default(),
+            catalogue: None,
         })
     }
 

@@ -179,6 +179,7 @@ impl Monitor {
             flushed: Vec::new(),
             sync_members: Vec::new(),
             monitors: Vec::new(),
+            wants_catalogue: false,
         })
     }
 }

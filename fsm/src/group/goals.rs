@@ -1,5 +1,6 @@
 //! What each node shall do: a projection of the group's record, not a state of its own.
 
+use super::pgsettings::settings_of;
 use super::record::{Node, Phase, Record};
 use super::view::View;
 use shared::goal::{Assignment, Goal, Member, Upstream};
@@ -22,6 +23,7 @@ pub fn assignment(record: &Record, view: &View, id: NodeId) -> Option<Assignment
         system_identifier: record.system_identifier,
         timers: record.settings.timers(),
         may_stop: may_stop(record, view, id),
+        settings: settings_of(record, view, id),
     })
 }
 

@@ -15,6 +15,7 @@ use shared::ids::{
     TimelineId,
 };
 use shared::lsn::{Lsn, Position};
+use shared::pgsettings::PostgresSettings;
 use shared::settings::Settings;
 use shared::spec::{InvalidSpec, Spec};
 use shared::state::NodeState;
@@ -58,6 +59,9 @@ pub struct Record {
     pub next_node: NodeId,
     /// The formation's settings.
     pub settings: Settings,
+    /// The settings of PostgreSQL that the operator gave.
+    #[serde(default)]
+    pub postgres: PostgresSettings,
     /// The operation under way.
     pub operation: Option<Operation>,
     /// The newest finished ones, oldest first.
@@ -340,6 +344,7 @@ impl Record {
             nodes: BTreeMap::new(),
             next_node: NodeId(1),
             settings,
+            postgres: PostgresSettings::default(),
             operation: None,
             finished: Vec::new(),
             next_operation: 1,

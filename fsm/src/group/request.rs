@@ -9,12 +9,14 @@ use super::rules::upkeep::without;
 use super::sync::replica;
 use super::view::View;
 use crate::Now;
+use configure::Wish;
 use shared::api::{Action, ApiError, OperationResult, Outcome};
 use shared::ids::{NodeId, NodeName};
 use shared::lsn::Lsn;
 use shared::report::Replica;
 use std::collections::BTreeMap;
 
+pub(super) mod configure;
 mod values;
 
 /// What became of a request that was not refused.
@@ -60,6 +62,12 @@ pub fn apply(record: &Record, view: &View, action: &Action, now: Now) -> Result<
         Action::Maintenance { node, on: false, .. } => request.maintenance_off(node),
         Action::SetNode { node, key, value } => request.set_node(node, key, value),
         Action::SetFormation { key, value } => request.set_formation(key, value),
+        Action::Configure { node, changes, if_revision, by } => request.configure(&Wish {
+            node: node.as_ref(),
+            changes,
+            if_revision: *if_revision,
+            by: by.as_deref(),
+        }),
         Action::Drop { node, force } => request.drop_node(node, *force),
     }
 }

@@ -3,6 +3,7 @@
 use super::detector::{Verdict, verdict};
 use super::explain::blockers;
 use super::goals::goal_of;
+use super::pgsettings;
 use super::record::{Node, Phase, Record};
 use super::sync::replica;
 use super::view::{Evidence, View};
@@ -140,7 +141,13 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         pg_version: postgres.version,
         keeper_version: report.map(|report| report.keeper_version.clone()),
         step: report.and_then(|report| report.step.clone()),
-        warnings: report.map(|report| node_warnings(report, &verdict)).unwrap_or_default(),
+        warnings: report
+            .map(|report| {
+                let mut warnings = node_warnings(report, &verdict);
+                warnings.extend(pgsettings::warnings(record, view, id, report));
+                warnings
+            })
+            .unwrap_or_default(),
     }
 }
 

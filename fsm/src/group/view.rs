@@ -6,6 +6,7 @@ use crate::Millis;
 use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
 use shared::lsn::Position;
+use shared::pgsettings::Catalogue;
 use shared::report::{Lease, Replica, Report};
 use std::collections::BTreeMap;
 
@@ -28,6 +29,9 @@ pub struct View {
     /// How a change of the primary goes.
     #[serde(default)]
     pub course: Course,
+    /// Which settings the versions of PostgreSQL that the nodes run have, as their keepers said.
+    #[serde(default)]
+    pub catalogues: BTreeMap<String, Catalogue>,
 }
 
 /// What is seen of a node.
@@ -90,6 +94,7 @@ impl View {
             nodes: BTreeMap::new(),
             doubting: false,
             course: Course::default(),
+            catalogues: BTreeMap::new(),
         }
     }
 
@@ -104,7 +109,7 @@ impl View {
     }
 
     /// Takes in a report; `false` if it is older than what is known.
-    pub fn take_report(&mut self, id: NodeId, report: Report, now: Millis) -> bool {
+    pub fn take_report(&mut self, id: NodeId, mut report: Report, now: Millis) -> bool {
         let evidence = self.nodes.entry(id).or_default();
         let late = evidence
             .report
@@ -115,8 +120,26 @@ impl View {
         }
         evidence.reported_at = now;
         evidence.closed = false;
+        let catalogue = report.catalogue.take();
         evidence.report = Some(report);
+        if let Some(catalogue) = catalogue {
+            self.take_catalogue(*catalogue);
+        }
         true
+    }
+
+    /// Kept as long as a node runs this version.
+    fn take_catalogue(&mut self, catalogue: Catalogue) {
+        self.catalogues.insert(catalogue.version.clone(), catalogue);
+        let reports = self.nodes.values().filter_map(|evidence| evidence.report.as_ref());
+        let run: Vec<_> = reports.filter_map(|report| report.postgres.version.as_ref()).collect();
+        self.catalogues.retain(|version, _| run.contains(&version));
+    }
+
+    /// Whether it is not known which settings the server has that this report is about.
+    pub fn wants_catalogue(&self, report: &Report) -> bool {
+        let version = report.postgres.version.as_ref();
+        version.is_some_and(|version| !self.catalogues.contains_key(version))
     }
 
     /// Follows which standbys the primary shows as streaming.

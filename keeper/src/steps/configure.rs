@@ -3,12 +3,14 @@
 use super::StepError;
 use crate::managed;
 use crate::node::{Node, disk};
+use crate::pgsettings::Given;
 use fsm::node::File;
 use postgres::config;
 use postgres::durable::Written;
 use postgres::hba;
 use postgres::instance::InitOptions;
 use postgres::programs::Program;
+use shared::goal::Assignment;
 use std::time::Duration;
 
 /// For the few statements that make roles.
@@ -34,7 +36,7 @@ impl Node {
         self.forget_server();
         made?;
         let file = File { upstream: None, spec: None, current: true };
-        self.configure(&file)
+        self.configure(&file).await
     }
 
     /// A cluster that came from elsewhere: roles first, then the files, whose presence says that it
@@ -48,7 +50,7 @@ impl Node {
         }
         self.seen.control = None;
         let file = File { upstream: None, spec: None, current: true };
-        self.configure(&file)
+        self.configure(&file).await
     }
 
     fn roles(&self) -> Result<String, StepError> {
@@ -104,13 +106,35 @@ impl Node {
         )))
     }
 
-    /// Writes the managed file, the include line and the HBA block; reloads if something changed.
-    pub(super) fn configure(&mut self, file: &File) -> Result<(), StepError> {
+    /// Writes the managed file, the include line and the HBA block; reloads if something changed. New
+    /// settings of the operator that the server does not take are left out again before that.
+    pub(super) async fn configure(&mut self, file: &File) -> Result<(), StepError> {
         let Some(persisted) = self.persisted() else {
             return Err(StepError::NotYet("an assignment"));
         };
-        let config = managed::render(self, &persisted.assignment, file);
-        let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
+        let assignment = persisted.assignment.clone();
+        let before = self.given();
+        let after = self.settings_to_write(&assignment, &before);
+        let mut changed = self.write_files(&assignment, file, &after)?;
+        if !self.check_settings(&assignment, (&before, &after)).await {
+            let kept = self.settings_to_write(&assignment, &before);
+            changed |= self.write_files(&assignment, file, &kept)?;
+        }
+        if changed {
+            self.reload();
+        }
+        Ok(())
+    }
+
+    /// Says whether anything changed.
+    fn write_files(
+        &mut self,
+        assignment: &Assignment,
+        file: &File,
+        given: &Given,
+    ) -> Result<bool, StepError> {
+        let config = managed::render(self, assignment, file, given);
+        let rules = managed::hba_rules(self.config.hba, &assignment.members);
         let (dir, owner) = (&self.instance.data_dir, &self.instance.owner);
         let changed = disk(|| -> Result<bool, StepError> {
             let passwords = self.state.passwords.as_ref();
@@ -126,9 +150,6 @@ impl Node {
             Ok(written.contains(&Written::Changed))
         })?;
         self.hba = Some(rules);
-        if changed {
-            self.reload();
-        }
-        Ok(())
+        Ok(changed)
     }
 }

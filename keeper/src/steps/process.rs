@@ -49,6 +49,11 @@ impl Node {
         Ok(())
     }
 
+    /// So that it starts with other settings; the plan says how.
+    pub(crate) async fn stop_for_settings(&mut self) -> Result<(), StepError> {
+        self.stop(false).await
+    }
+
     /// Stops Postgres, at once or letting sessions and standbys finish.
     pub(super) async fn stop(&mut self, at_once: bool) -> Result<(), StepError> {
         let Some(postmaster) = self.running() else { return Ok(()) };

@@ -165,6 +165,7 @@ impl Answers {
             flushed: flushed(record, view, id),
             sync_members: sync_members(record),
             monitors: Vec::new(),
+            wants_catalogue: view.wants_catalogue(report),
         }))
     }
 }

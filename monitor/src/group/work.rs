@@ -82,6 +82,7 @@ impl From<Decision> for Proposal {
 }
 
 /// What came of it.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is moved once")]
 pub(super) enum Done {
     Committed {
         decision: Box<Decision>,

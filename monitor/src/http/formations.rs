@@ -6,11 +6,12 @@ use crate::group::Group;
 use crate::service::summary;
 use axum::Json;
 use axum::http::StatusCode;
-use fsm::group::status as state;
+use fsm::group::{pgsettings, status as state};
 use serde::Deserialize;
 use shared::api::{CreateFormation, FormationSettings, FormationSummary, Members, Status};
 use shared::goal::Member;
 use shared::ids::Revision;
+use shared::pgsettings::PostgresConfig;
 use std::time::Duration;
 
 /// `GET /v1/formations`.
@@ -78,6 +79,15 @@ pub(super) async fn settings(service: State, path: PathPart) -> Result<Json<Form
         number_sync_standbys: u32::try_from(record.number_sync_standbys()).unwrap_or(u32::MAX),
     });
     Ok(Json(settings.await?))
+}
+
+/// `GET .../postgres-settings`.
+pub(super) async fn postgres_settings(
+    service: State,
+    path: PathPart,
+) -> Result<Json<PostgresConfig>> {
+    let group = service.group(&path.parse("formation")?)?;
+    Ok(Json(group.inspect(pgsettings::config).await?))
 }
 
 /// `GET .../members`.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::PROTOCOL;
 use shared::api::{JoinAnswer, JoinRequest};
 use shared::ids::Revision;
+use shared::pgsettings::SettingsReport;
 use shared::report::{Answer, Data, PostgresView, Report};
 use shared::settings::Settings;
 use shared::state::NodeState;
@@ -255,5 +256,7 @@ fn report() -> Report {
         step: None,
         warnings: Vec::new(),
         keeper_version: "test".to_owned(),
+        settings: SettingsReport::default(),
+        catalogue: None,
     }
 }

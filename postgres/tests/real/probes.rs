@@ -79,7 +79,11 @@ async fn settings_and_their_faults() {
     server.signal(Signal::Reload).unwrap();
     eventually("the setting that waits for a restart", async || {
         let names = connect(&instance).await.pending_restart().await.unwrap();
-        if names == ["max_connections"] { Ok(()) } else { Err(format!("{names:?}")) }
+        if names == ["max_connections".to_owned()].into() {
+            Ok(())
+        } else {
+            Err(format!("{names:?}"))
+        }
     })
     .await;
 }

@@ -377,6 +377,7 @@ impl State {
             flushed: Vec::new(),
             sync_members: Vec::new(),
             monitors: Vec::new(),
+            wants_catalogue: false,
         };
         let mut tenure = keeper.tenure.clone();
         tenure.grant(answer.lease, answer.assignment.order, Millis(sent));

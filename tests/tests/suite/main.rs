@@ -19,6 +19,7 @@ mod judgement;
 mod kills;
 mod maintenance;
 mod monitor;
+mod postgres_settings;
 mod predictions;
 mod refusals;
 mod registers;

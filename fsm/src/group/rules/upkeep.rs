@@ -3,6 +3,7 @@
 use super::{Change, Context, in_phase_for};
 use crate::group::detector::verdict;
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
+use crate::group::request::configure::forget;
 use crate::group::rules::election::begin;
 use crate::group::sync::replica;
 use serde_json::json;
@@ -135,6 +136,7 @@ pub(super) fn dropped(context: &Context<'_>) -> Option<Change> {
 pub(crate) fn without(record: &Record, id: NodeId) -> Record {
     let mut next = record.clone();
     next.nodes.remove(&id);
+    forget(&mut next, id);
     if next.nodes.is_empty() {
         // Nothing is left to protect; the next node begins a new cluster in a later epoch.
         next.primary = None;

@@ -153,9 +153,12 @@ fn check_decisions(lines: &Lines<MonitorLine>, fit: &mut Fit) -> Told {
     told
 }
 
-/// Whether a keeper may stop depends on its last report too: that part is not compared.
+/// Whether a keeper may stop, and the limits of its settings, depend on the last reports too: these
+/// parts are not compared.
 fn terms(assignment: &Assignment) -> Assignment {
-    Assignment { may_stop: false, ..assignment.clone() }
+    let mut terms = Assignment { may_stop: false, ..assignment.clone() };
+    terms.settings.limits.clear();
+    terms
 }
 
 fn tell(told: &mut Told, record: &Record, at: Millis) {
