@@ -11,7 +11,11 @@ mod formation;
 mod fsm;
 mod get;
 mod maintenance;
+mod pause;
 mod promote;
+mod reinit;
+mod restart;
+mod resume;
 mod set;
 mod settings;
 mod status;
@@ -57,6 +61,10 @@ commands! {
     failover::Failover,
     promote::Promote,
     maintenance::Maintenance,
+    pause::Pause,
+    resume::Resume,
+    restart::Restart,
+    reinit::Reinit,
     set::Set,
     get::Get,
     config::Config,

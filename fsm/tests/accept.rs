@@ -46,6 +46,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
             timers: Settings::default().timers(),
             may_stop: false,
             settings: NodeSettings::default(),
+            orders: shared::goal::Orders::default(),
         }
     })
 }

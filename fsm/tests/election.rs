@@ -85,6 +85,7 @@ fn node(id: NodeId, candidate_priority: u8) -> Node {
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        orders: shared::goal::Orders::default(),
         reported_state: NodeState::Secondary,
         state_changed_at: None,
     }
@@ -125,6 +126,7 @@ fn report(peer: &Peer) -> Report {
         keeper_version: String::new(),
         settings: SettingsReport::default(),
         catalogue: None,
+        done: shared::goal::Orders::default(),
     }
 }
 

@@ -338,6 +338,7 @@ fn node(id: NodeId) -> Node {
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        orders: shared::goal::Orders::default(),
         reported_state: NodeState::Secondary,
         state_changed_at: None,
     }

@@ -88,6 +88,7 @@ fn assignment(goal: Goal, epoch: u64) -> Assignment {
         timers: Settings::default().timers(),
         may_stop: false,
         settings: NodeSettings::default(),
+        orders: shared::goal::Orders::default(),
     }
 }
 
@@ -429,6 +430,11 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
                     }),
                     checkpointed: bits % 3 == 0,
                     settled: bits % 5 == 0,
+                    due: match bits % 7 {
+                        0 => Some(fsm::node::view::Due::Restart),
+                        1 => Some(fsm::node::view::Due::Copy),
+                        _ => None,
+                    },
                     ..body.clone()
                 };
                 if !is_coherent(&view, &persisted, end) {

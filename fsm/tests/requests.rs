@@ -338,3 +338,53 @@ fn a_node_leaves_maintenance_whatever_is_under_way() {
     assert!(!world.monitor.record.nodes[&standby].maintenance);
     assert_eq!(world.monitor.record.operation, before);
 }
+
+/// Orders of the operator go to nodes that can take them.
+#[test]
+fn restarts_and_new_copies() {
+    let mut world = world();
+    let own = name(&world, primary(&world));
+    let standby = name(&world, standbys(&world)[0]);
+    let reinit = |node: &NodeName| Action::Reinit { node: node.clone() };
+    let restart = |node: &NodeName| Action::Restart { node: node.clone() };
+    expect(&world, &reinit(&own), 3, "is_primary");
+    expect(&world, &reinit(&nobody()), 1, "unknown_node");
+    expect(&world, &restart(&nobody()), 1, "unknown_node");
+    done(&mut world, &restart(&own));
+    let operation = world.monitor.record.operation.clone().unwrap();
+    let orders = world.monitor.record.nodes[&primary(&world)].orders;
+    assert_eq!((orders.restart, orders.copy), (operation.id, 0));
+    expect(&world, &reinit(&standby), 6, "busy");
+}
+
+/// A pause withholds what rules would begin, says so once, and not what operators ask for.
+#[test]
+fn a_pause_withholds_elections() {
+    let mut world = world();
+    already(&world, &Action::Resume);
+    done(&mut world, &Action::Pause);
+    already(&world, &Action::Pause);
+    let primary = primary(&world);
+    let mut view = View::clone(&world.monitor.view);
+    let report = view.nodes.get_mut(&primary).unwrap().report.as_mut().unwrap();
+    report.failed = Some("it cannot".to_owned());
+    let step =
+        |record: &Record, view: &View| fsm::group::rules::step(record, view, at(world.now), 0);
+    let told = step(&world.monitor.record, &view).unwrap();
+    assert_eq!(told.record.phase, Phase::Serving);
+    assert_eq!(told.events.len(), 1);
+    assert_eq!(
+        (told.events[0].kind.as_str(), &*told.events[0].rule),
+        ("paused", "primary-cannot-run")
+    );
+    let again = step(&told.record, &view);
+    assert!(again.is_none_or(|again| again.record.phase == Phase::Serving
+        && again.events.iter().all(|event| event.kind != "paused")));
+    // It is well again, and would be told again.
+    let over = step(&told.record, &world.monitor.view).unwrap();
+    assert_eq!(over.events[0].rule, "withheld-is-over");
+    assert!(ask(&world, &switchover(None)).is_ok());
+    done(&mut world, &Action::Resume);
+    let begun = fsm::group::rules::step(&world.monitor.record, &view, at(world.now), 0).unwrap();
+    assert!(begun.record.phase.election().is_some());
+}

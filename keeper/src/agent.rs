@@ -317,6 +317,7 @@ impl Agent {
             silent_ms: 0,
             leaving: self.leaving_since.is_some(),
             room: self.room.borrow().iter().map(room).collect(),
+            done: self.node.state.done,
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -477,7 +478,7 @@ impl Agent {
     /// Carries out a step; `None` where it was a stop of Postgres and the keeper has been told meanwhile to stop
     /// that at once.
     async fn carry_out(&mut self, step: &Step) -> Option<Result<(), StepError>> {
-        if *step != Step::StopFast {
+        if !matches!(step, Step::StopFast | Step::Restart) {
             return Some(self.node.carry_out(step).await);
         }
         let mut ending = self.ending.clone();

@@ -69,6 +69,7 @@ pub fn is_heavy(step: &Step) -> bool {
         | Step::Configure(_)
         | Step::StopFast
         | Step::StopImmediate
+        | Step::Restart
         | Step::Admit { .. }
         | Step::Promote { .. }
         | Step::ConfirmPromotion

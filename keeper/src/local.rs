@@ -4,7 +4,7 @@ use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
 use crate::pgsettings::Given;
-use fsm::node::view::{RESTARTS, is_broken};
+use fsm::node::view::{Due, RESTARTS, is_broken};
 use fsm::node::{Data, File, LocalView, Process, Server, Step};
 use postgres::config::ManagedConfig;
 use postgres::control::ClusterState;
@@ -109,6 +109,9 @@ impl Node {
             adopted: self.is_adopted(),
             broken: !circumstances.full && self.is_broken(),
             upstream_lacks,
+            due: self
+                .persisted()
+                .and_then(|persisted| Due::of(persisted.assignment.orders, self.state.done)),
         };
         Look { view, postgres, walsenders }
     }

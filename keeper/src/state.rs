@@ -8,6 +8,7 @@ use postgres::durable;
 use postgres::owner::Owner;
 use serde::{Deserialize, Serialize};
 use shared::api::{Identity, RolePasswords};
+use shared::goal::Orders;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct State {
     /// A keeper process took its first lease by itself (rule 13) and none has been granted since: the
     /// next process may not do so again, however often keepers crash.
     pub claimed: bool,
+    /// The newest of the operator's orders that have been carried out.
+    pub done: Orders,
     /// The node was dropped: it never starts again under this identity.
     pub dropped: bool,
 }

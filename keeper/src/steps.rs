@@ -105,6 +105,7 @@ impl Node {
             Step::StartPrimary => self.start(false).await,
             Step::StopFast => self.stop(false).await,
             Step::StopImmediate => self.stop(true).await,
+            Step::Restart => self.stop_to_restart().await,
             Step::Admit { upstream, admission } => self.admit(*upstream, *admission).await,
             Step::Clone { from } => self.begin_clone(*from).await,
             Step::Rewind { from } => self.begin_rewind(*from).await,

@@ -154,6 +154,20 @@ pub enum Action {
         #[serde(default)]
         by: Option<String>,
     },
+    /// Restarts a node's Postgres; that is not taken for a failure.
+    Restart {
+        /// Which.
+        node: NodeName,
+    },
+    /// Makes a new copy of the primary's data on a standby.
+    Reinit {
+        /// Which.
+        node: NodeName,
+    },
+    /// Nobody is promoted unless an operator asks for it.
+    Pause,
+    /// Ends the pause.
+    Resume,
     /// Removes a node for good.
     Drop {
         /// Which.

@@ -114,6 +114,17 @@ pub struct Order {
     pub generation: Gen,
 }
 
+/// What a node's keeper is to do once, each by the number of the operation that asked for it: what is above
+/// the number that the keeper has done is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Orders {
+    /// Restart Postgres.
+    pub restart: u64,
+    /// Make a new copy of the primary's data, as a standby.
+    pub copy: u64,
+}
+
 /// A goal with everything the keeper needs to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
@@ -139,6 +150,9 @@ pub struct Assignment {
     /// The settings of PostgreSQL that the operator gave.
     #[serde(default)]
     pub settings: NodeSettings,
+    /// What it is to do once.
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 impl Assignment {

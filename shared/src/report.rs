@@ -1,6 +1,6 @@
 //! The one call that a keeper makes again and again: the report, and its answer.
 
-use crate::goal::{Assignment, Order};
+use crate::goal::{Assignment, Order, Orders};
 use crate::history::Segment;
 use crate::ids::{Epoch, Gen, NodeId, Revision, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::{Lsn, Position};
@@ -61,6 +61,9 @@ pub struct Report {
     /// What its server says of all settings, where the last answer asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<Box<Catalogue>>,
+    /// The newest of its orders that it has carried out.
+    #[serde(default)]
+    pub done: Orders,
 }
 
 /// What a keeper has persisted of its assignment.

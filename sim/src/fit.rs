@@ -357,6 +357,7 @@ fn effect(view: &LocalView, persisted: Option<&Persisted>, step: &Step) -> Class
         | Step::StartPrimary
         | Step::StopFast
         | Step::StopImmediate
+        | Step::Restart
         | Step::Admit { .. }
         | Step::Promote { .. }
         | Step::ConfirmPromotion

@@ -150,7 +150,7 @@ impl World {
             }
             Step::Clone { from } | Step::Rewind { from } => self.begin_job(id, *from, step),
             Step::Promote { timeline } => self.promote(id, *timeline),
-            Step::StopFast => {
+            Step::StopFast | Step::Restart => {
                 self.send_all(id);
                 self.simple(id, step);
             }
@@ -180,7 +180,11 @@ impl World {
         match step {
             Step::Initialise => machine.log = crate::log::Log::new(id),
             Step::Checkpoint => machine.control = machine.log.timeline(),
-            Step::StartStandby | Step::StartPrimary | Step::StopFast | Step::StopImmediate => {
+            Step::StartStandby
+            | Step::StartPrimary
+            | Step::StopFast
+            | Step::StopImmediate
+            | Step::Restart => {
                 machine.server = ServerMemory::default();
                 machine.server.waiting_from = machine.log.records().len();
                 machine.replay_stuck = false;
@@ -474,6 +478,7 @@ impl Machine {
             keeper_version: String::new(),
             settings: SettingsReport::default(),
             catalogue: None,
+            done: shared::goal::Orders::default(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a keeper's steps do to its node, on the facts that plans are made from. Shared by the worlds
 //! of this crate and by the property tests of `fsm::node::plan`.
 
-use fsm::node::view::{Admitted, Lack, Persisted};
+use fsm::node::view::{Admitted, Due, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Process, Server, Step, Sync, Upstream, primary};
 use shared::history::History;
 use shared::ids::{NodeId, SystemIdentifier, TimelineId};
@@ -27,6 +27,7 @@ pub fn empty_view() -> LocalView {
         adopted: false,
         broken: false,
         upstream_lacks: None,
+        due: None,
     }
 }
 
@@ -42,6 +43,10 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
         Step::StartStandby => start(view, true),
         Step::StartPrimary => start(view, false),
         Step::StopFast => stop(view, true),
+        Step::Restart => {
+            stop(view, true);
+            view.due = None;
+        }
         Step::StopImmediate => stop(view, false),
         Step::Admit { upstream, admission } => {
             let epoch = persisted.assignment.epoch;
@@ -52,6 +57,7 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
         Step::Clone { from } | Step::Rewind { from } => {
             begin_copy(view, persisted);
             finish_copy(view, persisted, *from, upstream);
+            view.due = view.due.filter(|due| *due != Due::Copy);
         }
         Step::Promote { timeline } => promote(view, *timeline),
         Step::ConfirmPromotion => {

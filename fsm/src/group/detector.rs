@@ -1,8 +1,8 @@
 //! The failure detector: evidence in, verdict out.
 //!
-//! A node is *dead* when its keeper has been silent for the node timeout (or its host refuses
-//! connections to it), its Postgres does not answer the monitor, and no peer can reach it. A monitor
-//! that has not watched for a whole node timeout judges nobody for being silent.
+//! A node is *dead* when its keeper has been silent for the node timeout and half a report interval (or its
+//! host refuses connections to it), its Postgres does not answer the monitor, and no peer can reach it. A
+//! monitor that has not watched for as long judges nobody for being silent.
 
 use super::view::{Evidence, Probe, View};
 use crate::Millis;
@@ -76,12 +76,19 @@ pub fn verdict(view: &View, id: NodeId, timers: &Timers, now: Millis) -> Verdict
         Probe::Answered(_) => true,
         Probe::Unknown | Probe::Refused(_) | Probe::Silent(_) => false,
     });
-    let long_enough = silence >= timers.node_timeout_ms || matches!(keeper, Probe::Refused(_));
+    let long_enough = silence >= patience(timers) || matches!(keeper, Probe::Refused(_));
     if long_enough && !reached {
         Verdict::Dead(format!("{why}; last heard {silence} ms ago"))
     } else {
         Verdict::Suspect
     }
+}
+
+/// For how long a node may be silent. What is shorter than the node timeout, if only a little, is to cost
+/// nobody its place; but the last report before it may be a whole interval old, and the first after it needs
+/// its time. Half an interval on average is fair to both.
+fn patience(timers: &Timers) -> u64 {
+    timers.node_timeout_ms.saturating_add(timers.report_interval_ms / 2)
 }
 
 fn undecided(evidence: &Evidence, silence: u64, timers: &Timers) -> Verdict {
@@ -166,8 +173,8 @@ mod tests {
     #[test]
     fn silence_takes_the_node_timeout() {
         let silent = |at| silent_since(1000, Probe::Silent(Millis(at)), Probe::Silent(Millis(at)));
-        assert_eq!(judge(silent(3900), 3999), Verdict::Suspect);
-        assert!(judge(silent(3900), 4000).is_dead());
+        assert_eq!(judge(silent(4200), 4249), Verdict::Suspect);
+        assert!(judge(silent(4200), 4250).is_dead());
     }
 
     #[test]
@@ -188,7 +195,7 @@ mod tests {
         view.woke(Millis(50_000));
         let timers = Settings::default().timers();
         assert_eq!(verdict(&view, NodeId(1), &timers, Millis(51_000)), Verdict::Suspect);
-        assert!(verdict(&view, NodeId(1), &timers, Millis(53_000)).is_dead());
+        assert!(verdict(&view, NodeId(1), &timers, Millis(53_250)).is_dead());
     }
 
     /// Three nodes, of which so many were last heard at 10,000 and the others at 11,000.

@@ -23,6 +23,7 @@ pub fn assignment(record: &Record, view: &View, id: NodeId) -> Option<Assignment
         system_identifier: record.system_identifier,
         timers: record.settings.timers(),
         may_stop: may_stop(record, view, id),
+        orders: node.orders,
         settings: settings_of(record, view, id),
     })
 }
@@ -130,7 +131,9 @@ fn may_stop(record: &Record, view: &View, id: NodeId) -> bool {
     if record.primary == Some(id) {
         return match record.phase {
             Phase::Forming => true,
-            Phase::Serving => !somebody_could_take_over(record, view, id),
+            Phase::Serving => {
+                record.paused.is_some() || !somebody_could_take_over(record, view, id)
+            }
             Phase::Electing(_) | Phase::Forwarding { .. } | Phase::Promoting => false,
         };
     }

@@ -3,6 +3,7 @@
 use super::record::{Decision, Node, Note, Record};
 use crate::Now;
 use shared::api::{ApiError, JoinRequest};
+use shared::goal::Orders;
 use shared::ids::{NodeId, NodeName};
 use shared::report::Data;
 use shared::state::NodeState;
@@ -135,6 +136,7 @@ fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        orders: Orders::default(),
         reported_state: NodeState::Init,
         state_changed_at: Some(now.wall),
     };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use shared::Timestamp;
 use shared::api::{Identity, OperationResult, Outcome};
 use shared::event::Event;
-use shared::goal::Order;
+use shared::goal::{Order, Orders};
 use shared::history::{Lineage, LineageEntry};
 use shared::ids::{
     Epoch, FormationId, Gen, GroupId, NodeId, NodeName, Revision, SystemIdentifier, Ticket,
@@ -73,6 +73,18 @@ pub struct Record {
     /// A keeper knew a later ticket, epoch or generation than this record: it is an old copy, and
     /// nothing is decided on it (rule 14).
     pub regressed: bool,
+    /// Nobody is promoted unless an operator asks for it.
+    #[serde(default)]
+    pub paused: Option<Pause>,
+}
+
+/// Automation is switched off.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// The rule that would have begun an election, as long as it would.
+    pub withheld: Option<String>,
 }
 
 /// Where the machine stands.
@@ -177,6 +189,9 @@ pub struct Node {
     pub maintenance: bool,
     /// Being dropped.
     pub dropping: bool,
+    /// What its keeper is to do once.
+    #[serde(default)]
+    pub orders: Orders,
     /// What its keeper last said.
     pub reported_state: NodeState,
     /// When that last changed.
@@ -216,6 +231,10 @@ pub enum OperationKind {
     MaintenanceOff,
     /// Out of the formation.
     Drop,
+    /// Postgres is stopped and started again.
+    Restart,
+    /// A new copy of the data.
+    Reinit,
 }
 
 impl OperationKind {
@@ -228,6 +247,8 @@ impl OperationKind {
             Self::MaintenanceOn => "maintenance on",
             Self::MaintenanceOff => "maintenance off",
             Self::Drop => "drop",
+            Self::Restart => "restart",
+            Self::Reinit => "reinit",
         }
     }
 }
@@ -350,6 +371,7 @@ impl Record {
             next_operation: 1,
             next_event: 1,
             regressed: false,
+            paused: None,
         }
     }
 

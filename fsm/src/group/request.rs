@@ -17,6 +17,7 @@ use shared::report::Replica;
 use std::collections::BTreeMap;
 
 pub(super) mod configure;
+mod orders;
 mod values;
 
 /// What became of a request that was not refused.
@@ -69,6 +70,10 @@ pub fn apply(record: &Record, view: &View, action: &Action, now: Now) -> Result<
             by: by.as_deref(),
         }),
         Action::Drop { node, force } => request.drop_node(node, *force),
+        Action::Restart { node } => request.restart(node),
+        Action::Reinit { node } => request.reinit(node),
+        Action::Pause => Ok(request.pause()),
+        Action::Resume => Ok(request.resume()),
     }
 }
 

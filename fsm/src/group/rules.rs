@@ -202,6 +202,13 @@ pub const RULES: &[Rule] = &[
         fire: upkeep::operation_goes_on,
     },
     Rule {
+        name: "withheld-is-over",
+        phase: "serving",
+        conditions: "automation is paused, and the primary whose replacement was withheld is well again",
+        next: "serving",
+        fire: upkeep::withheld_is_over,
+    },
+    Rule {
         name: "dropped",
         phase: "any",
         conditions: "a node that is being dropped says that it has stopped for good",
@@ -233,8 +240,32 @@ pub fn step(record: &Record, view: &View, now: Now, tie_break: u64) -> Option<De
     let mut context = Context { record, view, now, tie_break, timers, rule: "" };
     RULES.iter().find_map(|rule| {
         context.rule = rule.name;
-        (rule.fire)(&context).map(|change| record.decide(change.next, change.notes, now))
+        let change = (rule.fire)(&context)?;
+        let change = if withholds(record, &change) { withhold(&context, &change)? } else { change };
+        Some(record.decide(change.next, change.notes, now))
     })
+}
+
+/// Whether a pause keeps this from happening: no election begins by itself.
+fn withholds(record: &Record, change: &Change) -> bool {
+    record.paused.is_some()
+        && record.phase == Phase::Serving
+        && change.next.phase.election().is_some()
+}
+
+/// What becomes of it: an event that says what would have been done, once.
+fn withhold(context: &Context<'_>, change: &Change) -> Option<Change> {
+    let mut next = context.record.clone();
+    let pause = next.paused.as_mut()?;
+    if pause.withheld.as_deref() == Some(context.rule) {
+        return None;
+    }
+    pause.withheld = Some(context.rule.to_owned());
+    let first = change.notes.first()?;
+    let reason = format!("nothing is done while automation is paused; else: {}", first.reason);
+    let mut note = context.note("paused", reason).evidence(first.evidence.clone());
+    note.node = first.node;
+    Some(Change { next, notes: vec![note] })
 }
 
 /// For how long the group has been in its phase.

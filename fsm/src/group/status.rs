@@ -24,7 +24,7 @@ pub fn status(record: &Record, view: &View, now: Now) -> Status {
         epoch: record.epoch,
         ticket: record.ticket,
         phase: record.phase.name().to_owned(),
-        paused: false,
+        paused: record.paused.is_some(),
         number_sync_standbys: u32::try_from(record.number_sync_standbys()).unwrap_or(u32::MAX),
         primary: if record.phase == Phase::Serving { record.primary_name() } else { None },
         writable: is_writable(record, view, now),
@@ -209,6 +209,15 @@ fn warnings(record: &Record) -> Vec<String> {
         warnings.push(format!(
             "only {candidates} of {} nodes may become primary by itself; give at least two a candidate priority above 0",
             record.nodes.len()
+        ));
+    }
+    if let Some(pause) = &record.paused {
+        let withheld = pause.withheld.as_ref().map_or_else(String::new, |rule| {
+            format!(", and the primary would be replaced now ({rule})")
+        });
+        warnings.push(format!(
+            "automation is paused since {}: nobody is promoted by itself{withheld}; `pgtandem resume` ends it",
+            pause.since.format("%Y-%m-%d %H:%M:%SZ")
         ));
     }
     if record.regressed {

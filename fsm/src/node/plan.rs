@@ -2,10 +2,10 @@
 //! a wait for something named, or "reached". Every goal can be reached from every situation; there
 //! is no remembered state that a goal might not fit.
 
-use super::view::{Data, File, LocalView, Persisted, Process, Upstream};
+use super::view::{Data, Due, File, LocalView, Persisted, Process, Upstream};
 use super::{primary, standby};
 use serde::{Deserialize, Serialize};
-use shared::goal::Goal;
+use shared::goal::{self, Goal};
 use shared::ids::{NodeId, Ticket, TimelineId};
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -27,6 +27,8 @@ pub enum Step {
     StopFast,
     /// Stop Postgres at once.
     StopImmediate,
+    /// Stop Postgres, as the operator has asked, to be started again.
+    Restart,
     /// Create the admission slot on the upstream, and remember the proof.
     Admit {
         /// The upstream.
@@ -73,6 +75,7 @@ impl Step {
             Self::StartPrimary => "start as the primary",
             Self::StopFast => "stop (fast)",
             Self::StopImmediate => "stop (immediate)",
+            Self::Restart => "restart",
             Self::Admit { .. } => "admission",
             Self::Clone { .. } => "clone",
             Self::Rewind { .. } => "rewind",
@@ -128,6 +131,9 @@ pub fn plan(view: &LocalView, persisted: Option<&Persisted>) -> Plan {
     if view.stopping {
         return stop(view, persisted);
     }
+    if let Some(plan) = ordered(view, persisted) {
+        return plan;
+    }
     match &persisted.assignment.goal {
         Goal::Wait => Plan::new(persisted.assignment.goal_state, Next::Reached),
         Goal::Dropped => drop_out(view),
@@ -139,10 +145,33 @@ pub fn plan(view: &LocalView, persisted: Option<&Persisted>) -> Plan {
         Goal::FastForward { source, target } => {
             standby::fast_forward(view, persisted, *source, *target)
         }
-        Goal::Follow { upstream: shared::goal::Upstream::Primary { node } } => {
+        Goal::Follow { upstream: goal::Upstream::Primary { node } } => {
             standby::follow(view, persisted, *node)
         }
         Goal::Primary { timeline, spec } => primary::be_primary(view, persisted, *timeline, spec),
+    }
+}
+
+/// What an operator has asked for, where the goal allows it now.
+fn ordered(view: &LocalView, persisted: &Persisted) -> Option<Plan> {
+    let assignment = &persisted.assignment;
+    match (view.due?, &assignment.goal) {
+        (Due::Copy, Goal::Follow { upstream: goal::Upstream::Primary { node } }) => {
+            Some(Plan::step(NodeState::Catchingup, Step::Clone { from: *node }))
+        }
+        (Due::Restart, Goal::Primary { .. } | Goal::Follow { .. }) if view.server.is_some() => {
+            Some(Plan::step(assignment.goal_state, Step::Restart))
+        }
+        (
+            Due::Copy | Due::Restart,
+            Goal::Wait
+            | Goal::Primary { .. }
+            | Goal::Follow { .. }
+            | Goal::Seal { .. }
+            | Goal::FastForward { .. }
+            | Goal::Maintenance
+            | Goal::Dropped,
+        ) => None,
     }
 }
 

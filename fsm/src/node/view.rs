@@ -2,7 +2,7 @@
 
 use crate::Millis;
 use serde::{Deserialize, Serialize};
-use shared::goal::Assignment;
+use shared::goal::{Assignment, Orders};
 use shared::history::History;
 use shared::ids::{Epoch, Gen, NodeId, SystemIdentifier, Ticket};
 use shared::lsn::Lsn;
@@ -103,6 +103,29 @@ pub struct LocalView {
     pub broken: bool,
     /// Why it can never stream from its upstream as it is.
     pub upstream_lacks: Option<Lack>,
+    /// What the operator has asked for and has not been done yet.
+    #[serde(default)]
+    pub due: Option<Due>,
+}
+
+/// An order that is due ([`shared::goal::Orders`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Due {
+    /// A restart of Postgres.
+    Restart,
+    /// A new copy.
+    Copy,
+}
+
+impl Due {
+    /// What is due of these orders where those are done; a copy ends with a start anyway.
+    pub fn of(orders: Orders, done: Orders) -> Option<Self> {
+        if orders.copy > done.copy {
+            Some(Self::Copy)
+        } else {
+            (orders.restart > done.restart).then_some(Self::Restart)
+        }
+    }
 }
 
 /// What an upstream has said that it has not got.

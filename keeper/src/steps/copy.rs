@@ -40,6 +40,8 @@ impl Node {
         self.crashes.forget();
         self.claim_wal_dir()?;
         self.begin_rebuilding()?;
+        let order = self.assignment()?.orders.copy;
+        self.persist(|state| state.done.copy = order)?;
         let options = BackupOptions {
             max_rate: self.config.max_rate.clone(),
             slot: None,

@@ -54,6 +54,22 @@ impl Node {
         self.stop(false).await
     }
 
+    /// Stops Postgres so that it is started again. Most of what the last checkpoint would have to write is
+    /// written before, while clients go on.
+    pub(super) async fn stop_to_restart(&mut self) -> Result<(), StepError> {
+        let order = self.assignment()?.orders.restart;
+        let session = self.session().await?;
+        let checkpoint = tokio::time::timeout(FAST_PATIENCE, session.execute("CHECKPOINT"));
+        if let Ok(outcome) = checkpoint.await {
+            outcome?;
+        } else {
+            tracing::warn!("the checkpoint before a restart takes long: going on");
+        }
+        self.stop(false).await?;
+        self.persist(|state| state.done.restart = order)?;
+        Ok(())
+    }
+
     /// Stops Postgres, at once or letting sessions and standbys finish.
     pub(super) async fn stop(&mut self, at_once: bool) -> Result<(), StepError> {
         let Some(postmaster) = self.running() else { return Ok(()) };

@@ -258,5 +258,6 @@ fn report() -> Report {
         keeper_version: "test".to_owned(),
         settings: SettingsReport::default(),
         catalogue: None,
+        done: shared::goal::Orders::default(),
     }
 }

@@ -587,7 +587,8 @@ fn is_visible(step: &Step) -> bool {
         | Step::Block
         | Step::Set(_)
         | Step::Barrier(_)
-        | Step::StopFast => true,
+        | Step::StopFast
+        | Step::Restart => true,
         Step::Adopt
         | Step::Configure(_)
         | Step::StartStandby

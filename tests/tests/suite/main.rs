@@ -19,6 +19,7 @@ mod judgement;
 mod kills;
 mod maintenance;
 mod monitor;
+mod orders;
 mod postgres_settings;
 mod predictions;
 mod refusals;

@@ -113,11 +113,27 @@ pub(super) fn operation_goes_on(context: &Context<'_>) -> Option<Change> {
         OperationKind::MaintenanceOn
         | OperationKind::Drop
         | OperationKind::MaintenanceOff
+        | OperationKind::Restart
+        | OperationKind::Reinit
         | OperationKind::Switchover
         | OperationKind::Failover
         | OperationKind::Promote => return None,
     };
     Some(Change { next, notes: vec![context.note("operation", reason).about(id)] })
+}
+
+/// So that the next failure during a pause is told, too.
+pub(super) fn withheld_is_over(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    record.paused.as_ref()?.withheld.as_ref()?;
+    let (id, report) = context.fresh_primary()?;
+    if !report.postgres.running || report.failed.is_some() || report.leaving {
+        return None;
+    }
+    let mut next = record.clone();
+    next.paused.as_mut()?.withheld = None;
+    let reason = format!("{} is well again: nothing would be done any more", record.name_of(id));
+    Some(Change { next, notes: vec![context.note("paused", reason).about(id)] })
 }
 
 pub(super) fn dropped(context: &Context<'_>) -> Option<Change> {
@@ -206,9 +222,15 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
                 (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
             })
         }
-        OperationKind::MaintenanceOn | OperationKind::MaintenanceOff if target.is_none() => {
+        OperationKind::MaintenanceOn
+        | OperationKind::MaintenanceOff
+        | OperationKind::Restart
+        | OperationKind::Reinit
+            if target.is_none() =>
+        {
             Some((Outcome::Failed, "the node has been dropped".to_owned()))
         }
+        OperationKind::Restart | OperationKind::Reinit => ordered(context, operation.kind, target?),
         OperationKind::MaintenanceOn | OperationKind::Drop if kept => {
             let (_, node) = target?;
             let reason = format!("{} was elected again: nobody else could take over", node.name);
@@ -234,6 +256,36 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
             Some((Outcome::Done, "the node has been dropped".to_owned()))
         }
     }
+}
+
+/// How a restart or a new copy goes: it is done when the node does again what it is there for.
+fn ordered(
+    context: &Context<'_>,
+    kind: OperationKind,
+    (id, node): (NodeId, &Node),
+) -> Option<(Outcome, String)> {
+    let record = context.record;
+    if verdict(context.view, id, &context.timers, context.now.mono).is_dead() {
+        return Some((Outcome::Failed, format!("{} has died meanwhile", node.name)));
+    }
+    let report = context.view.report(id)?;
+    if let Some(failed) = &report.failed {
+        return Some((Outcome::Failed, format!("{}: {failed}", node.name)));
+    }
+    let is_primary = record.phase == Phase::Serving && record.primary == Some(id);
+    let serves = if is_primary {
+        record.is_sync_settled() && report.in_force.is_some()
+    } else {
+        report.state == NodeState::Secondary && replica(record, context.view, id).is_some()
+    };
+    let (done, reason) = if kind == OperationKind::Reinit {
+        let done = report.done.copy >= node.orders.copy;
+        (done, format!("{} follows with a new copy of the data", node.name))
+    } else {
+        let done = report.done.restart >= node.orders.restart;
+        (done, format!("postgres of {} has been restarted", node.name))
+    };
+    (done && serves).then_some((Outcome::Done, reason))
 }
 
 /// Whether every living follower streams from the primary and has answered it.
