@@ -8,6 +8,7 @@ mod extract;
 mod formations;
 pub mod health;
 mod nodes;
+mod stream;
 mod tokens;
 
 pub use error::{internal, not_found, store_away, store_failed, unavailable};
@@ -34,7 +35,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/members", get(formations::members))
         .route("/explain", get(formations::explain))
         .route("/events", get(events::list))
-        .route("/stream", get(events::stream))
+        .route("/stream", get(stream::stream))
         .route("/actions", post(actions::act))
         .route("/operations/{id}", get(actions::operation))
         .route("/tokens", get(tokens::list).post(tokens::create))
