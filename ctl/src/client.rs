@@ -9,10 +9,12 @@
 mod answer;
 mod error;
 mod monitor_url;
+mod stream;
 mod transport;
 
 pub use error::ClientError;
 pub use monitor_url::{DEFAULT_PORT, InvalidMonitorUrl, MonitorUrl, parse_monitor_urls};
+pub use stream::{Stream, Streamed};
 pub use transport::Options;
 
 use reqwest::Method;
@@ -133,6 +135,21 @@ impl Client {
             .query_if("after", after)
             .query_if("count", count);
         self.send(self.waiting(call, wait_ms)).await?.json()
+    }
+
+    /// The events after `after`, or from now on, as they come; with the status, at once and whenever it
+    /// differs. For a caller to whom this client has just answered something: it is asked of the way
+    /// to the monitor that answered last.
+    pub async fn stream(
+        &self,
+        formation: &FormationId,
+        after: Option<u64>,
+    ) -> Result<Stream, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "formations", formation.as_str(), "stream"])
+            .query_if("after", after)
+            .query("status", &true);
+        let (url, response) = self.transport.open(&call).await?;
+        Ok(Stream::new(url, response))
     }
 
     /// The state of affairs in sentences, of the formation or of one node.

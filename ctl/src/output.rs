@@ -5,7 +5,7 @@
 use crate::failure::Failure;
 use serde::Serialize;
 use shared::api::ApiError;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 /// Writes a result for people.
 pub fn text(text: &str) -> Result<(), Failure> {
@@ -16,12 +16,6 @@ pub fn text(text: &str) -> Result<(), Failure> {
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let line = serde_json::to_string(value)?;
     write_out(&format!("{line}\n"))
-}
-
-/// Replaces what a terminal shows; appends where the output is no terminal.
-pub fn redraw(text: &str) -> Result<(), Failure> {
-    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-    write_out(&format!("{clear}{}\n", printable(text.trim_end())))
 }
 
 /// Tells people something that is not the result. Where nobody listens, nothing is lost.

@@ -3,14 +3,18 @@
 use crate::server::{api_error, nobody, serve};
 use axum::extract::Query;
 use axum::http::StatusCode;
+use axum::response::Sse;
+use axum::response::sse::Event as SseEvent;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::process::Output;
+use std::convert::Infallible;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 pub async fn pgtandem(arguments: &[&str]) -> Output {
@@ -250,4 +254,72 @@ async fn the_file_gives_what_flags_leave_out() {
     assert_eq!(code(&pgtandem(&arguments).await), 0);
     // Without the flag the file's formation counts, which the server does not have.
     assert_ne!(code(&pgtandem(&["events", "--config", file]).await), 0);
+}
+
+fn status(revision: u64) -> Value {
+    json!({
+        "formation": "default", "group": 0, "revision": revision, "epoch": 1, "ticket": 1,
+        "phase": "forming", "paused": false, "number_sync_standbys": 0, "primary": null,
+        "writable": false, "sync": { "in_force": null, "members": [], "required": 0,
+            "pending": null, "generation": null },
+        "operation": null, "nodes": [], "warnings": []
+    })
+}
+
+/// Its status has revision 1 where it is asked for; each stream has two more, and ends.
+fn streaming() -> (Router, Arc<AtomicUsize>) {
+    let streams = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&streams);
+    let stream = move |Query(query): Query<HashMap<String, String>>| async move {
+        let asked = ["after", "status"].map(|name| query.get(name).map(String::as_str));
+        assert_eq!(asked, [Some("10"), Some("true")]);
+        let earlier = u64::try_from(count.fetch_add(1, Ordering::Relaxed)).unwrap();
+        let first = 2 + 2 * earlier;
+        let sent = (first..first + 2).map(|revision| {
+            let data = status(revision).to_string();
+            Ok::<_, Infallible>(SseEvent::default().event("status").data(data))
+        });
+        Sse::new(futures::stream::iter(sent.collect::<Vec<_>>()))
+    };
+    let router = Router::new()
+        .route("/v1/formations/default/status", get(|| async { Json(status(1)) }))
+        .route("/v1/formations/default/events", get(|| async { Json(json!([event(10)])) }))
+        .route("/v1/formations/default/stream", get(stream));
+    (router, streams)
+}
+
+/// Every second after the first connect there is another one. What is newer takes the place of what has
+/// not been printed yet.
+#[tokio::test]
+async fn a_watch_without_a_terminal_prints_what_is_streamed() {
+    let (router, streams) = streaming();
+    let url = serve(router).await.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgtandem"));
+    command.args(["watch", "--json", "--monitor", &url]).kill_on_drop(true);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut revision = 0;
+    while revision < 5 {
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
+        let status: Value = serde_json::from_str(&line.unwrap().unwrap().unwrap()).unwrap();
+        assert_ne!(status["revision"], revision, "nothing is printed twice");
+        revision = status["revision"].as_u64().unwrap();
+    }
+    assert!(streams.load(Ordering::Relaxed) >= 2, "it has connected again");
+    child.kill().await.unwrap();
+    let mut complaints = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = complaints.next_line().await.unwrap().unwrap();
+    assert_eq!(said, "pgtandem: the monitor has ended the stream; trying again");
+}
+
+#[tokio::test]
+async fn a_watch_that_cannot_begin_says_so() {
+    let url = nobody().await.to_string();
+    let output = pgtandem(&["watch", "--monitor", &url, "--json"]).await;
+    assert_eq!((code(&output), &json_of(&output)["reason"]), (4, &json!("monitor_unreachable")));
+    let refuse = || async { (StatusCode::NOT_FOUND, Json(api_error(1, "unknown_formation"))) };
+    let router = Router::new().route("/v1/formations/other/status", get(refuse));
+    let url = serve(router).await.to_string();
+    let output = pgtandem(&["watch", "--monitor", &url, "--formation", "other"]).await;
+    assert_eq!(code(&output), 1);
 }

@@ -1,11 +1,13 @@
 //! What operators are told of a group: at every moment of random walks it fits what is so, and whoever
 //! asks why a group stands still is given a reason.
 
+use fsm::Millis;
 use fsm::group::election::{Choice, choose};
 use fsm::group::explain::explain;
 use fsm::group::status::status;
 use fsm::group::{Phase, Record};
 use fsm::trace::{Cause, MonitorLine};
+use shared::report::Lease;
 use sim::random::Random;
 use sim::{Walk, World, at, walk};
 
@@ -70,6 +72,63 @@ fn they_fit_what_is_so() {
         }
     }
     assert!(writable > 1000 && blocked > 1000, "{writable} {blocked}");
+}
+
+/// The lag in time is what the primary measured, never less than what stands still, and nothing that
+/// nobody measures.
+#[test]
+fn the_lag_in_time() {
+    let mut world = Walk::new(3).world(1);
+    walk::converge(&mut world).unwrap();
+    let primary = world.monitor.record.primary.unwrap();
+    let standby = world.ids().into_iter().find(|id| *id != primary).unwrap();
+    let index = world.monitor.record.nodes.keys().position(|id| *id == standby).unwrap();
+    let row = |world: &mut World, measured, stalled_ms, replayed| {
+        let evidence = world.monitor.view_mut().nodes.get_mut(&primary).unwrap();
+        let report = evidence.report.as_mut().unwrap();
+        let end = report.postgres.lsn;
+        let row = report.replicas.iter_mut().find(|row| row.node == standby).unwrap();
+        row.replay_lag_ms = measured;
+        row.stalled_ms = stalled_ms;
+        row.replayed = end.filter(|_| replayed);
+    };
+    let shown = |world: &World, after| {
+        let (record, view) = (&*world.monitor.record, &*world.monitor.view);
+        status(record, view, at(world.now + after)).nodes[index].lag_ms
+    };
+    for (measured, stalled, replayed, lag) in [
+        (None, 0, false, None),
+        (Some(40), 0, false, Some(40)),
+        (Some(40), 7000, false, Some(7000)),
+        (None, 7000, false, Some(7000)),
+        (Some(40), 0, true, Some(0)),
+    ] {
+        row(&mut world, measured, stalled, replayed);
+        assert_eq!(shown(&world, 0), lag, "{measured:?} {stalled} {replayed}");
+    }
+    // What a primary said that is not heard any more is not the lag of now.
+    assert_eq!(shown(&world, 60_000), None);
+}
+
+/// What is left of the lease runs out with time.
+#[test]
+fn what_is_left_of_the_lease() {
+    let mut world = Walk::new(3).world(1);
+    let left = |world: &World, after| {
+        let (record, view) = (&*world.monitor.record, &*world.monitor.view);
+        status(record, view, at(world.now + after)).lease_left
+    };
+    walk::converge(&mut world).unwrap();
+    let view = world.monitor.view_mut();
+    view.unlimited_lease = false;
+    view.leases_end = Millis(at(world.now).mono.0 + 500);
+    assert_eq!(left(&world, 0), Some(Lease::For { ms: 500 }));
+    assert_eq!(left(&world, 400), Some(Lease::For { ms: 100 }));
+    assert_eq!(left(&world, 600), Some(Lease::For { ms: 0 }));
+    world.monitor.view_mut().unlimited_lease = true;
+    assert_eq!(left(&world, 600), Some(Lease::Unlimited));
+    world.monitor.record_mut().primary = None;
+    assert_eq!(left(&world, 0), None);
 }
 
 /// Some hosts are off for good, and so is what else has gone wrong; nothing happens any more.

@@ -426,6 +426,7 @@ impl Node {
                 replayed: sender.replay_lsn,
                 sync_state: sender.sync_state.clone(),
                 stalled_ms: now.since(moved.1),
+                replay_lag_ms: sender.replay_lag_ms.and_then(|ms| u64::try_from(ms).ok()),
             });
         }
         replicas

@@ -67,6 +67,8 @@ struct Task {
     prober: Prober,
     feed: Arc<Feed>,
     watched: watch::Sender<Watched>,
+    /// Counts what was seen or decided.
+    seen: watch::Sender<u64>,
     work: Work,
     requests: VecDeque<Request>,
     /// What was answered to the newest requests that carried a key.
@@ -158,8 +160,14 @@ impl Task {
                     self.take_report(node, report, now);
                 }
             }
-            Command::Closed(closed) => self.take_closed(&closed),
-            Command::Found(finding) => self.take_finding(finding),
+            Command::Closed(closed) => {
+                self.take_closed(&closed);
+                self.show();
+            }
+            Command::Found(finding) => {
+                self.take_finding(finding);
+                self.show();
+            }
             Command::Inspect(look) => look(&self.record, &self.view, clock::now()),
             Command::Action { action, key, reply } => {
                 self.queue(Request::Action { action, key, reply });
@@ -175,6 +183,12 @@ impl Task {
         if !self.view.take_report(node, report, now) {
             tracing::debug!(node.id = node.0, "a late report of node {node} is ignored");
         }
+        self.show();
+    }
+
+    /// Wakes those who follow the status.
+    fn show(&self) {
+        self.seen.send_modify(|seen| *seen = seen.wrapping_add(1));
     }
 
     fn track_replicas(&mut self, now: Millis) {

@@ -9,6 +9,7 @@ mod extract;
 mod formations;
 pub mod health;
 mod nodes;
+mod stream;
 mod tokens;
 
 pub use error::{internal, not_found, store_away, store_failed, unavailable};
@@ -36,7 +37,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/postgres-settings", get(formations::postgres_settings))
         .route("/explain", get(explanations::explain))
         .route("/events", get(events::list))
-        .route("/stream", get(events::stream))
+        .route("/stream", get(stream::stream))
         .route("/actions", post(actions::act))
         .route("/predictions", post(explanations::predict))
         .route("/operations/{id}", get(actions::operation))

@@ -7,7 +7,7 @@ use crate::ids::{
     TimelineId,
 };
 use crate::lsn::Lsn;
-use crate::report::{Data, StepView};
+use crate::report::{Data, Lease, StepView};
 use crate::settings::{Settings, Timers};
 use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
@@ -267,10 +267,18 @@ pub struct Status {
     pub sync: SyncStatus,
     /// The operation under way.
     pub operation: Option<OperationStatus>,
+    /// What is left, at most, of the last lease that any primary was granted: the monitor counts from
+    /// the answer that granted it, and a tenth more for clocks that drift, so that the primary's own
+    /// count ends earlier. Of 0 ms: it has ended. `None`: there has never been a primary.
+    #[serde(default)]
+    pub lease_left: Option<Lease>,
     /// All nodes, by id.
     pub nodes: Vec<NodeStatus>,
     /// Things a person should know.
     pub warnings: Vec<String>,
+    /// When this was so, by the monitor's clock.
+    #[serde(default)]
+    pub taken_at: Option<Timestamp>,
 }
 
 /// The synchronous standbys.
@@ -352,6 +360,13 @@ pub struct NodeStatus {
     pub replayed_lsn: Option<Lsn>,
     /// Behind the primary, in bytes.
     pub lag_bytes: Option<u64>,
+    /// Behind the primary, in milliseconds, as the primary last reported: `replay_lag` of
+    /// pg_stat_replication, or for how long the standby's flush position has been behind without
+    /// moving, whichever is more; 0 once it has replayed all. It is measured on what is written: it
+    /// does not say how long catching up will take. `None` where nothing is measured: it does not
+    /// stream, or the primary is not heard.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
     /// As pg_stat_replication shows it on the primary.
     pub sync_state: Option<String>,
     /// Its name in `synchronous_standby_names`.

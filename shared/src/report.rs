@@ -195,6 +195,10 @@ pub struct Replica {
     pub sync_state: String,
     /// For how long its flush position has been behind the primary's without moving.
     pub stalled_ms: u64,
+    /// `replay_lag`, for people only: how long its newest answers took to say that what the primary
+    /// wrote is replayed. `None` where nothing was written lately.
+    #[serde(default)]
+    pub replay_lag_ms: Option<u64>,
 }
 
 /// The step a keeper is in.

@@ -556,6 +556,7 @@ impl Machine {
             replayed: None,
             sync_state: String::new(),
             stalled_ms: if row.flushed >= self.log.end() { 0 } else { now - row.moved.min(now) },
+            replay_lag_ms: None,
         })
         .collect()
     }

@@ -58,7 +58,8 @@ impl RawAnswer {
         serde_json::from_slice(&self.body).ok()
     }
 
-    fn error(self) -> ClientError {
+    /// The error that an answer which is no success stands for.
+    pub(super) fn error(self) -> ClientError {
         match self.api_error().or_else(|| self.stand_in()) {
             Some(error) => ClientError::Api { status: self.status.as_u16(), error },
             None => self.protocol("the error is not in the monitor's form"),

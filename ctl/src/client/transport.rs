@@ -1,4 +1,5 @@
-//! Carries one request over HTTP to the first way to the monitor that answers.
+//! Carries one request over HTTP to the first way to the monitor that answers; or begins one whose
+//! answer goes on.
 //!
 //! Connections are kept alive and used again. Every wait has a limit: for the connection, for data
 //! that is not acknowledged, for the answer, and for its size.
@@ -6,7 +7,7 @@
 use super::answer::RawAnswer;
 use super::error::ClientError;
 use super::monitor_url::MonitorUrl;
-use reqwest::{Method, header, redirect};
+use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Serialize;
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -216,8 +217,45 @@ impl Transport {
         call: &Call<'_>,
         timeout: Duration,
     ) -> Result<RawAnswer, NoAnswer> {
+        let request = self.request(monitor, call).timeout(timeout);
+        let response = request.send().await.map_err(|error| NoAnswer::new(&error, timeout))?;
+        whole(monitor, response, timeout).await
+    }
+
+    /// Begins an answer that goes on, without a limit for the whole of it. Only the way that answered
+    /// last is tried: whoever wants this has just asked for something else, which found that way.
+    pub(super) async fn open(&self, call: &Call<'_>) -> Result<(String, Response), ClientError> {
+        let setup = || ClientError::Setup("no URL of a monitor is given".to_owned());
+        let monitor = self.in_order().into_iter().next().ok_or_else(setup)?;
+        let margin = self.options.answer_margin;
+        let begun = async {
+            let late = |_| NoAnswer {
+                why: format!("no answer within {} ms", margin.as_millis()),
+                maybe_delivered: true,
+            };
+            let sent = tokio::time::timeout(margin, self.request(&monitor, call).send()).await;
+            let response = sent.map_err(late)?.map_err(|error| NoAnswer::new(&error, margin))?;
+            if response.status().is_success() {
+                return Ok(Ok(response));
+            }
+            let refusal = tokio::time::timeout(margin, whole(&monitor, response, margin)).await;
+            refusal.map_err(late)?.map(Err)
+        };
+        match begun.await {
+            Ok(Ok(response)) => Ok((monitor.to_string(), response)),
+            Ok(Err(refusal)) => Err(refusal.error()),
+            Err(NoAnswer { why, maybe_delivered }) => {
+                self.turn_away_from(&monitor);
+                let why = format!("{monitor}: {why}");
+                let tried = vec![monitor.to_string()];
+                Err(ClientError::Unreachable { tried, why, maybe_delivered })
+            }
+        }
+    }
+
+    fn request(&self, monitor: &MonitorUrl, call: &Call<'_>) -> RequestBuilder {
         let url = monitor.request(&call.path, &call.query);
-        let mut request = self.http.request(call.method.clone(), url).timeout(timeout);
+        let mut request = self.http.request(call.method.clone(), url);
         if let Some(secret) = call.bearer {
             request = request.bearer_auth(secret);
         }
@@ -227,17 +265,7 @@ impl Transport {
         if let Some(body) = &call.body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
         }
-        let describe = |error| NoAnswer::new(&error, timeout);
-        let mut response = request.send().await.map_err(describe)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(describe)? {
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                let why = format!("an answer of more than {} MB", MAX_BODY_BYTES >> 20);
-                return Err(NoAnswer { why, maybe_delivered: true });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(RawAnswer { url: monitor.to_string(), status: response.status(), body })
+        request
     }
 
     /// All ways to the monitor, the preferred one first.
@@ -268,6 +296,24 @@ impl Transport {
     }
 }
 
+/// All of an answer.
+async fn whole(
+    monitor: &MonitorUrl,
+    mut response: Response,
+    timeout: Duration,
+) -> Result<RawAnswer, NoAnswer> {
+    let mut body = Vec::new();
+    let describe = |error| NoAnswer::new(&error, timeout);
+    while let Some(chunk) = response.chunk().await.map_err(describe)? {
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            let why = format!("an answer of more than {} MB", MAX_BODY_BYTES >> 20);
+            return Err(NoAnswer { why, maybe_delivered: true });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(RawAnswer { url: monitor.to_string(), status: response.status(), body })
+}
+
 impl NoAnswer {
     fn new(error: &reqwest::Error, timeout: Duration) -> Self {
         let why = match (error.is_connect(), error.is_timeout()) {
@@ -279,7 +325,7 @@ impl NoAnswer {
     }
 }
 
-fn root_cause(error: &reqwest::Error) -> String {
+pub(super) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     let mut text = error.to_string();
     while let Some(deeper) = cause {

@@ -89,13 +89,21 @@ pub fn render(status: &Snapshot) -> String {
 
 /// `synchronous_standby_names` with the nodes' names in place of their application names.
 pub fn in_force_by_name(status: &Snapshot) -> String {
-    let Some(in_force) = &status.sync.in_force else { return "-".to_owned() };
-    if in_force.is_empty() {
+    status.sync.in_force.as_ref().map_or_else(|| "-".to_owned(), |setting| by_name(status, setting))
+}
+
+/// The same for a change under way.
+pub fn pending_by_name(status: &Snapshot) -> Option<String> {
+    status.sync.pending.as_ref().map(|setting| by_name(status, setting))
+}
+
+fn by_name(status: &Snapshot, setting: &str) -> String {
+    if setting.is_empty() {
         return "nobody".to_owned();
     }
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut text = String::new();
-    let mut rest = in_force.as_str();
+    let mut rest = setting;
     while let Some(next) = rest.chars().next() {
         let end = rest.find(|c| is_word(c) != is_word(next)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);

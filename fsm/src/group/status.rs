@@ -13,7 +13,7 @@ use shared::api::{NodeStatus, OperationStatus, Status, SyncStatus};
 use shared::goal::Goal;
 use shared::ids::NodeId;
 use shared::lsn::Lsn;
-use shared::report::{Data, Report};
+use shared::report::{Data, Lease, Replica, Report};
 
 /// The status of a group.
 pub fn status(record: &Record, view: &View, now: Now) -> Status {
@@ -30,12 +30,14 @@ pub fn status(record: &Record, view: &View, now: Now) -> Status {
         writable: is_writable(record, view, now),
         sync: sync_status(record),
         operation: operation_status(record, view, now),
+        lease_left: lease_left(record, view, now),
         nodes: record
             .nodes
             .iter()
             .map(|(id, node)| node_status(record, view, now, *id, node))
             .collect(),
         warnings: warnings(record),
+        taken_at: Some(now.wall),
     }
 }
 
@@ -73,6 +75,16 @@ pub(super) fn sync_status(record: &Record) -> SyncStatus {
             .map(shared::spec::Spec::setting),
         generation: record.newest_spec().map(|spec| spec.generation),
     }
+}
+
+/// What is left of the last lease that any primary was granted.
+fn lease_left(record: &Record, view: &View, now: Now) -> Option<Lease> {
+    record.primary?;
+    Some(if view.unlimited_lease {
+        Lease::Unlimited
+    } else {
+        Lease::For { ms: view.leases_end.since(now.mono) }
+    })
 }
 
 fn operation_status(record: &Record, view: &View, now: Now) -> Option<OperationStatus> {
@@ -129,6 +141,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         received_lsn: postgres.received,
         replayed_lsn: postgres.replayed,
         lag_bytes: postgres.lsn.and_then(|own| lag(record, id, end, own)),
+        lag_ms: lag_ms(record, view, now, (id, replica)),
         sync_state: replica.map(|replica| replica.sync_state.clone()),
         application_name: id.application_name(),
         slot_name: (record.primary != Some(id)).then(|| id.admission_slot(node.admission)),
@@ -176,6 +189,27 @@ fn upstream(record: &Record, goal: &Goal) -> Option<shared::ids::NodeName> {
 
 fn lag(record: &Record, id: NodeId, end: Option<Lsn>, own: Lsn) -> Option<u64> {
     if record.primary == Some(id) { Some(0) } else { end.map(|end| end.bytes_since(own)) }
+}
+
+/// How far behind the primary in time, as the primary saw it last. `replay_lag` stands still where a
+/// standby has fallen silent; that its position stands still is what says so then.
+fn lag_ms(
+    record: &Record,
+    view: &View,
+    now: Now,
+    (id, replica): (NodeId, Option<&Replica>),
+) -> Option<u64> {
+    let primary = record.primary?;
+    if primary == id {
+        return Some(0);
+    }
+    let heard = verdict(view, primary, &record.settings.timers(), now.mono) == Verdict::Good;
+    let replica = replica.filter(|_| heard)?;
+    let end = view.report(primary)?.postgres.lsn;
+    if end.is_some() && replica.replayed >= end {
+        return Some(0);
+    }
+    replica.replay_lag_ms.max(Some(replica.stalled_ms).filter(|ms| *ms > 0))
 }
 
 fn maintenance_cause(node: &Node, report: Option<&Report>) -> Option<String> {

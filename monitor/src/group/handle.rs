@@ -26,6 +26,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 pub struct Group {
     commands: mpsc::Sender<Command>,
     watched: watch::Receiver<Watched>,
+    seen: watch::Receiver<u64>,
     feed: Arc<Feed>,
     context: Arc<Context>,
 }
@@ -73,6 +74,7 @@ impl Group {
             revision: record.revision,
             newest_event: record.next_event.saturating_sub(1),
         });
+        let (show, seen) = watch::channel(0);
         let now = clock::millis();
         let context = Arc::new(context);
         let feed = Arc::new(Feed::default());
@@ -83,6 +85,7 @@ impl Group {
             prober: Prober::new(sender.clone(), context.passwords.monitor.clone()),
             feed: Arc::clone(&feed),
             watched: publish,
+            seen: show,
             work: Work::new(),
             requests: VecDeque::new(),
             receipts: VecDeque::new(),
@@ -93,7 +96,7 @@ impl Group {
             record,
         };
         drop(tokio::spawn(task.run(receiver)));
-        Self { commands: sender, watched, feed, context }
+        Self { commands: sender, watched, seen, feed, context }
     }
 
     /// Whether the task is there: it ends only with its formation, the process, or by a bug.
@@ -161,6 +164,11 @@ impl Group {
     /// What can be waited for.
     pub fn watch(&self) -> watch::Receiver<Watched> {
         self.watched.clone()
+    }
+
+    /// Changes whenever something is seen of a node or decided: the status may be another one.
+    pub fn seen(&self) -> watch::Receiver<u64> {
+        self.seen.clone()
     }
 
     /// The newest events.

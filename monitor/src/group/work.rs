@@ -346,6 +346,7 @@ impl Task {
             revision: self.record.revision,
             newest_event: self.record.next_event.saturating_sub(1),
         });
+        self.show();
     }
 }
 

@@ -105,6 +105,50 @@ async fn the_stream_goes_on() {
     assert!(text.contains("id: 1\n") && text.contains("\"rule\":\"monitor-started\""), "{text}");
 }
 
+/// The status that comes next; events and comments are passed over.
+async fn next_status(stream: &mut reqwest::Response, text: &mut String) -> Value {
+    loop {
+        if let Some((_, rest)) = text.split_once("event: status\ndata: ")
+            && let Some((data, rest)) = rest.split_once("\n\n")
+        {
+            let status = serde_json::from_str(data).unwrap();
+            *text = rest.to_owned();
+            return status;
+        }
+        let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_stream_has_the_status_for_who_asks_for_it() {
+    let database = Database::start().await;
+    let monitor = Monitor::start(database.store()).await;
+    let mut node = monitor.join("one").await;
+    node.settle().await;
+    let url = format!("{}/v1/formations/default/stream?status=true", monitor.url);
+    let mut stream = monitor.client.get(url).send().await.unwrap();
+    let mut text = String::new();
+    let first = next_status(&mut stream, &mut text).await;
+    assert!(first["taken_at"].is_string(), "{first}");
+    // A position that has moved is no new revision, and is told nevertheless.
+    let place = |status: &Value| status["nodes"][0]["lsn"].clone();
+    node.report.postgres.lsn = Some("7/7".parse().unwrap());
+    node.talk(0).await;
+    let mut moved = next_status(&mut stream, &mut text).await;
+    while place(&moved) != "7/7" {
+        moved = next_status(&mut stream, &mut text).await;
+    }
+    assert_ne!(place(&first), "7/7");
+    assert_eq!(moved["revision"], monitor.status().await["revision"]);
+    // Nobody reports: time alone is no news, and the stream shows that it lives.
+    text.clear();
+    while !text.contains(":\n\n") {
+        let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap());
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_comes_again_is_done_once() {
     let database = Database::start().await;

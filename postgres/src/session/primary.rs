@@ -32,6 +32,8 @@ pub struct Walsender {
     pub reply_time: Option<i64>,
     /// The slot that it holds.
     pub slot_name: Option<String>,
+    /// `replay_lag` in milliseconds; NULL where nothing was written lately.
+    pub replay_lag_ms: Option<i64>,
 }
 
 /// What the probe commit tells.
@@ -140,7 +142,8 @@ const DATA_SIZE: &str = "\
 
 const REPLICATION: &str = "\
     SELECT r.pid, r.application_name, r.state, r.flush_lsn, r.replay_lsn, r.sync_priority, \
-           r.sync_state, (extract(epoch FROM r.reply_time) * 1000000)::int8, s.slot_name::text \
+           r.sync_state, (extract(epoch FROM r.reply_time) * 1000000)::int8, s.slot_name::text, \
+           (extract(epoch FROM r.replay_lag) * 1000)::int8 \
       FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid \
      ORDER BY r.application_name, r.pid";
 
@@ -156,5 +159,6 @@ fn walsender(row: &Row) -> Result<Walsender, SessionError> {
         sync_state: text(6, "sync_state")?,
         reply_time: column(row, 7, "reply_time")?,
         slot_name: column(row, 8, "slot_name")?,
+        replay_lag_ms: column(row, 9, "replay_lag")?,
     })
 }

@@ -29,4 +29,5 @@ mod standbys;
 mod stops;
 mod switchovers;
 mod tools;
+mod watch;
 mod watchdog;
