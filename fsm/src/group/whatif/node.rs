@@ -149,6 +149,7 @@ impl Surroundings<'_> {
                 replayed: report.postgres.lsn,
                 sync_state: String::new(),
                 stalled_ms: 0,
+                replay_lag_ms: None,
             })
         };
         let living = self.living.iter().copied().filter(follows).filter_map(row);
