@@ -16,6 +16,7 @@ use fsm::node::primary::cannot_serve;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use postgres::storage::Room;
+use program::notify::Line;
 use shared::goal::Goal;
 use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
 use shared::spec::Spec;
@@ -28,7 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// While a copy goes on.
 const LOOK_AT_COPY: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
-const STOP_PATIENCE_MS: u64 = 30_000;
+pub(crate) const STOP_PATIENCE_MS: u64 = 30_000;
+/// What goes on for longer than any step may (initdb may take five minutes) hangs.
+const LONGEST_STEP: Duration = Duration::from_mins(6);
 
 /// How the keeper was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -80,6 +83,8 @@ pub struct Agent {
     pub leaving_since: Option<Millis>,
     /// Where tests want to know what happens.
     pub trace: Option<Trace>,
+    /// To the service manager.
+    pub line: Line,
 }
 
 impl Agent {
@@ -108,6 +113,8 @@ impl Agent {
                 trace.looked(&look.view, self.node.persisted(), &plan, rebuilding);
             }
             self.report(&look, &plan);
+            self.line.ready(plan.state.as_str());
+            self.line.alive();
             if let Some(ended) = Self::is_over(&look, &plan, circumstances) {
                 return ended;
             }
@@ -171,6 +178,9 @@ impl Agent {
 
     async fn should_end(&mut self) -> Option<Ended> {
         let ending = *self.ending.borrow_and_update();
+        if ending != Ending::No {
+            self.line.stopping();
+        }
         match ending {
             Ending::LeavePostgres => return Some(Ended::AsTold),
             Ending::Immediate => {
@@ -296,7 +306,7 @@ impl Agent {
         }
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         Report {
-            protocol: shared::PROTOCOL,
+            protocol: self.node.config.protocol,
             keeper: String::new(),
             seq: 0,
             nonce: 0,
@@ -407,7 +417,7 @@ impl Agent {
             self.show_wait(step);
             return Duration::from_millis(left);
         }
-        let result = self.node.carry_out(step).await;
+        let result = self.line.alive_during(LONGEST_STEP, self.node.carry_out(step)).await;
         self.refused = matches!(result, Err(StepError::NoRoom { .. }));
         if let Some(trace) = &mut self.trace {
             trace.acted(step, &result);
@@ -488,7 +498,7 @@ impl Agent {
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause.min(self.line.pause())) => {}
             _ = self.heard.changed() => {}
             _ = self.ending.changed() => {}
             () = ended => {}

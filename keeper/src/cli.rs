@@ -1,11 +1,11 @@
 //! The command line: options by flag, by environment, and in a TOML file, in that order.
 
-use crate::run;
-use crate::status;
-use clap::{Args, Parser, Subcommand};
+use crate::config::Config;
+use crate::managed::Hba;
+use crate::{run, service, status};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ctl::client::parse_monitor_urls;
-use keeper::config::Config;
-use keeper::managed::Hba;
+use program::manual::{self, Completions, Manual};
 use serde::Deserialize;
 use shared::api::ApiError;
 use shared::version::Version;
@@ -41,6 +41,12 @@ enum Command {
     Drop(Box<DropOptions>),
     /// Print the plan's table: what is done for each goal.
     Rules,
+    /// Print a unit of systemd that runs the keeper with the same options.
+    Systemd(Box<UnitOptions>),
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Print the manual page, or write one for each command.
+    Man(Manual),
 }
 
 /// Leave the formation.
@@ -51,6 +57,16 @@ struct DropOptions {
     destroy: bool,
     #[command(flatten)]
     options: Options,
+}
+
+/// A unit of systemd.
+#[derive(Debug, Args)]
+pub(crate) struct UnitOptions {
+    /// Who runs the keeper and its Postgres [default: root runs the keeper].
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: Options,
 }
 
 /// Options of the node; all can be given as `PGTANDEM_*` or in the file of `--config`.
@@ -159,10 +175,34 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
+/// Runs the program to its end. `protocol` is what it speaks with the monitor.
+pub fn main(protocol: u32) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = !error.use_stderr();
+            drop(error.print());
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(1) };
+        }
+    };
+    match cli.execute(protocol) {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The command line, as defined.
+pub fn definition() -> clap::Command {
+    Cli::command().version(env!("CARGO_PKG_VERSION"))
+}
+
 impl Cli {
-    pub(crate) fn execute(self) -> Result<ExitCode, ApiError> {
+    fn execute(self, protocol: u32) -> Result<ExitCode, ApiError> {
         if self.version {
-            let version = Version::of("pgtandem-keeper");
+            let version = Version { protocol, ..Version::of("pgtandem-keeper") };
             say(&if self.json {
                 serde_json::json!(version).to_string()
             } else {
@@ -173,21 +213,36 @@ impl Cli {
         start_logging(&self.log_format)?;
         match self.command {
             None => {
-                Err(failure(1, "no_command", "say what to do: run, create, status, drop or rules"))
+                Err(failure(1, "no_command", "say what to do; `pgtandem-keeper --help` lists it"))
             }
-            Some(Command::Run(options)) => run::run(options.validate()?, run::Until::Ended),
-            Some(Command::Create(options)) => run::run(options.validate()?, run::Until::Reached),
+            Some(Command::Run(options)) => run::run(options.validate(protocol)?, run::Until::Ended),
+            Some(Command::Create(options)) => {
+                run::run(options.validate(protocol)?, run::Until::Reached)
+            }
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
                 status::leave(&local, drop.destroy)
             }
-            Some(Command::Rules) => {
-                say(&status::rules(self.json));
-                Ok(ExitCode::SUCCESS)
+            Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
+            Some(Command::Systemd(unit)) => {
+                let config = unit.options.validate(protocol)?;
+                Ok(shown(&service::unit(&config, unit.user)?))
+            }
+            Some(Command::Completions(wanted)) => {
+                Ok(shown(&manual::completions(definition(), wanted.shell)))
+            }
+            Some(Command::Man(wanted)) => {
+                let text = wanted.make(definition(), self.json);
+                Ok(shown(&text.map_err(|error| failure(2, "directory", error.to_string()))?))
             }
         }
     }
+}
+
+fn shown(text: &str) -> ExitCode {
+    say(text.trim_end());
+    ExitCode::SUCCESS
 }
 
 fn start_logging(format: &str) -> Result<(), ApiError> {
@@ -268,7 +323,7 @@ impl Options {
         })
     }
 
-    fn validate(&self) -> Result<Config, ApiError> {
+    fn validate(&self, protocol: u32) -> Result<Config, ApiError> {
         let options = self.merged()?;
         let bad = |text: String| failure(1, "bad_value", text);
         let monitor = options.monitor.ok_or_else(|| missing("--monitor"))?;
@@ -289,6 +344,7 @@ impl Options {
         }
         let formation = options.formation.unwrap_or_else(|| "default".to_owned());
         Ok(Config {
+            protocol,
             monitors,
             formation: formation
                 .parse()

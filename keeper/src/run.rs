@@ -1,21 +1,22 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
+use crate::agent::{Agent, Ended, Ending};
 use crate::cli::failure;
+use crate::config::Config;
+use crate::guard::{self, Right};
+use crate::link::{Heard, Link};
+use crate::node::Node;
+use crate::rest::{self, Rest};
+use crate::state::{State, Store};
+use crate::trace::Trace;
+use crate::vitals::{Health, Watch};
+use crate::watchdog::Watchdog;
 use ctl::client::{Client, ClientError, MonitorUrl, Options};
-use keeper::agent::{Agent, Ended, Ending};
-use keeper::config::Config;
-use keeper::guard::{self, Right};
-use keeper::link::{Heard, Link};
-use keeper::node::Node;
-use keeper::rest::{self, Rest};
-use keeper::state::{State, Store};
-use keeper::trace::Trace;
-use keeper::vitals::{Health, Watch};
-use keeper::watchdog::Watchdog;
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::programs::Programs;
+use program::notify::Line;
 use shared::api::{ApiError, JoinAnswer, JoinRequest};
 use shared::report::Data;
 use std::net::SocketAddr;
@@ -48,6 +49,10 @@ pub(crate) enum Until {
 }
 
 pub(crate) fn run(config: Config, until: Until) -> Result<ExitCode, ApiError> {
+    let first = program::first::serve();
+    if let Some(code) = first.map_err(|error| failure(8, "internal", error.to_string()))? {
+        return Ok(code);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
@@ -93,7 +98,7 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     };
     let mut node = Node::new(identity.node_id, config.clone(), instance, store, state);
     node.watchdog = watchdog;
-    Ok(supervise(node, client, identity, listener, until).await)
+    Ok(Box::pin(supervise(node, client, identity, listener, until)).await)
 }
 
 fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {
@@ -215,7 +220,7 @@ async fn join_request(
     let host = if rest.ip().is_unspecified() { config.host.clone() } else { rest.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     Ok(JoinRequest {
-        protocol: shared::PROTOCOL,
+        protocol: config.protocol,
         formation: config.formation.clone(),
         name: config.name.clone(),
         host: config.host.clone(),
@@ -336,6 +341,7 @@ async fn supervise(
         since: (String::new(), fsm::Millis(0)),
         leaving_since: None,
         trace,
+        line: Line::open(),
     };
     let link = Link {
         client,

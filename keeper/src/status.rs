@@ -1,8 +1,8 @@
 //! `status`, `drop` and `rules`: what can be said of the node without its keeper and its monitor.
 
 use crate::cli::{Local, failure, say};
+use crate::state;
 use ctl::client::{Client, Options, parse_monitor_urls};
-use keeper::state;
 use postgres::datadir::DataDir;
 use postgres::pidfile::PidFile;
 use serde_json::{Value, json};

@@ -54,8 +54,8 @@ pub struct Options {
     #[command(flatten)]
     #[serde(flatten)]
     pub timers: TimerOptions,
-    /// How log lines look [default: text]
-    #[arg(long, env = "PGTANDEM_LOG_FORMAT", value_enum)]
+    /// How log lines look, as the file says; the flag is one of all commands.
+    #[arg(skip)]
     pub log_format: Option<LogFormat>,
 }
 
@@ -127,6 +127,8 @@ pub struct Config {
     pub database: Database,
     /// Of the first formation.
     pub settings: Settings,
+    /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
+    pub protocol: u32,
 }
 
 /// Where the records are.
@@ -199,7 +201,8 @@ impl Options {
         let monitors = monitors(self.advertise.as_deref(), &listen)?;
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
-        Ok(Config { data_dir, listen, monitors, database, settings })
+        let protocol = shared::PROTOCOL;
+        Ok(Config { data_dir, listen, monitors, database, settings, protocol })
     }
 }
 

@@ -21,6 +21,7 @@ mod maintenance;
 mod monitor;
 mod refusals;
 mod registers;
+mod services;
 mod settings;
 mod standbys;
 mod stops;
