@@ -12,6 +12,8 @@ SEED ?=
 CARGO ?= cargo
 NEXTEST_PROFILE ?= default
 
+SHARE = $(DESTDIR)$(PREFIX)/share
+SHARED_DIRS := man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d
 # Our three programs; the workspace has others, for tests only.
 PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
@@ -73,6 +75,13 @@ bench-failover: setup ## How long writes wait at a failover: ROUNDS=20
 	$(CARGO) build --locked --release --workspace --bins
 	target/release/bench_failover --rounds $(ROUNDS)
 
-install: release ## Installs the three programs under PREFIX=/usr/local
-	install -d '$(DESTDIR)$(PREFIX)/bin'
+install: release ## Installs the programs, manual pages and completions under PREFIX=/usr/local
+	install -d '$(DESTDIR)$(PREFIX)/bin' $(patsubst %,'$(SHARE)/%',$(SHARED_DIRS))
 	install -m 0755 $(addprefix target/release/,$(PROGRAMS)) '$(DESTDIR)$(PREFIX)/bin'
+	for program in $(PROGRAMS); do \
+	  run=target/release/$$program; \
+	  $$run man --dir '$(SHARE)/man/man1' >/dev/null; \
+	  $$run completions bash >'$(SHARE)/bash-completion/completions/'$$program; \
+	  $$run completions zsh >'$(SHARE)/zsh/site-functions/_'$$program; \
+	  $$run completions fish >'$(SHARE)/fish/vendor_completions.d/'$$program.fish; \
+	done

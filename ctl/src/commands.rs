@@ -1,6 +1,7 @@
 //! The list of commands. Each has its file: the arguments, whose doc comment is the help, and one
 //! function that runs it. A new one takes its `mod` and its line in the list.
 
+mod completions;
 mod demo;
 mod drop;
 pub mod events;
@@ -10,6 +11,7 @@ mod formation;
 mod fsm;
 mod get;
 mod maintenance;
+mod man;
 mod promote;
 mod set;
 mod settings;
@@ -62,4 +64,6 @@ commands! {
     formation::Formation,
     token::Token,
     demo::Demo,
+    completions::Completions,
+    man::Man,
 }

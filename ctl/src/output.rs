@@ -18,6 +18,11 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     write_out(&format!("{line}\n"))
 }
 
+/// Writes what we made for a program, control characters included.
+pub fn script(text: &str) -> Result<(), Failure> {
+    write_out(&format!("{}\n", text.trim_end()))
+}
+
 /// Replaces what a terminal shows; appends where the output is no terminal.
 pub fn redraw(text: &str) -> Result<(), Failure> {
     let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };

@@ -9,6 +9,7 @@ use program::manual::{self, Completions, Manual};
 use serde::Deserialize;
 use shared::api::ApiError;
 use shared::version::Version;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -158,21 +159,19 @@ pub(crate) fn failure(code: u8, reason: &str, message: impl Into<String>) -> Api
 }
 
 /// One line on standard error; the same as JSON on standard output where that was asked for.
-#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
-#[expect(clippy::print_stdout, reason = "--json tells it on standard output")]
 pub(crate) fn complain(failure: &ApiError) {
-    eprintln!("pgtandem-keeper: {}", failure.message.lines().collect::<Vec<_>>().join(" "));
+    let line = failure.message.lines().collect::<Vec<_>>().join(" ");
+    drop(writeln!(std::io::stderr(), "pgtandem-keeper: {line}"));
     if std::env::args().any(|word| word == "--json")
         && let Ok(text) = serde_json::to_string(failure)
     {
-        println!("{text}");
+        say(&text);
     }
 }
 
-/// The one door of results.
-#[expect(clippy::print_stdout, reason = "the one door of results")]
+/// The one door of results. A reader that went away, as `head` does, has seen enough.
 pub(crate) fn say(text: &str) {
-    println!("{text}");
+    drop(writeln!(std::io::stdout(), "{text}"));
 }
 
 /// Runs the program to its end. `protocol` is what it speaks with the monitor.
