@@ -9,6 +9,7 @@ use program::manual::{self, Completions, Manual};
 use serde::Deserialize;
 use shared::api::ApiError;
 use shared::version::Version;
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -162,11 +163,15 @@ pub(crate) fn failure(code: u8, reason: &str, message: impl Into<String>) -> Api
 pub(crate) fn complain(failure: &ApiError) {
     let line = failure.message.lines().collect::<Vec<_>>().join(" ");
     drop(writeln!(std::io::stderr(), "pgtandem-keeper: {line}"));
-    if std::env::args().any(|word| word == "--json")
+    if wants_json()
         && let Ok(text) = serde_json::to_string(failure)
     {
         say(&text);
     }
+}
+
+fn wants_json() -> bool {
+    std::env::args().any(|word| word == "--json")
 }
 
 /// The one door of results. A reader that went away, as `head` does, has seen enough.
@@ -175,13 +180,19 @@ pub(crate) fn say(text: &str) {
 }
 
 /// Runs the program to its end. `protocol` is what it speaks with the monitor.
-pub fn main(protocol: u32) -> ExitCode {
-    let cli = match Cli::try_parse() {
+pub fn main(protocol: u32, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let text = error.to_string();
+            let message = text.split("\n\n").next().unwrap_or_default();
+            complain(&failure(1, "bad_arguments", message.trim_start_matches("error: ")));
+            return ExitCode::from(1);
+        }
         Err(error) => {
-            let asked = !error.use_stderr();
+            // Nothing can be done about a closed terminal.
             drop(error.print());
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(1) };
+            return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
     match cli.execute(protocol) {
@@ -221,7 +232,7 @@ impl Cli {
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
-                status::leave(&local, drop.destroy)
+                status::leave(&local, drop.destroy, self.json)
             }
             Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
             Some(Command::Systemd(unit)) => {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    keeper::cli::main(shared::PROTOCOL)
+    keeper::cli::main(shared::PROTOCOL, std::env::args_os())
 }

@@ -102,7 +102,7 @@ fn last_contact(live: &Value) -> Option<String> {
 
 /// Leaves the formation: tells the monitor where it can be reached, and never starts again under this
 /// identity.
-pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> {
+pub(crate) fn leave(local: &Local, destroy: bool, as_json: bool) -> Result<ExitCode, ApiError> {
     let owner = postgres::owner::Owner::for_data_dir(&local.pgdata)
         .map_err(|error| failure(2, "pgdata", error.to_string()))?;
     let store = state::Store::open(&local.state_dir, owner).map_err(|error| {
@@ -131,7 +131,8 @@ pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> 
             failure(2, "pgdata", format!("cannot remove {}: {error}", local.pgdata.display()))
         })?;
     }
-    say("the node has left its formation");
+    let said = "the node has left its formation".to_owned();
+    say(&if as_json { json!({ "dropped": identity.node_id }).to_string() } else { said });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ use program::manual::{self, Completions, Manual};
 use program::unit::UnitError;
 use shared::api::ApiError;
 use shared::version::Version;
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,10 +76,19 @@ enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Unit(#[from] UnitError),
+    #[error("{}", first_paragraph(.0))]
+    Arguments(clap::Error),
     #[error("say what to do; `pgtandem-monitor --help` lists it")]
     NoCommand,
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+/// What is wrong with the arguments, without the usage.
+fn first_paragraph(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    first.trim_start_matches("error: ").lines().collect::<Vec<_>>().join(" ")
 }
 
 impl Failure {
@@ -88,6 +98,7 @@ impl Failure {
             Self::Config(ConfigError::Missing(..)) => (2, "missing_option"),
             Self::Config(ConfigError::File { .. }) => (2, "bad_configuration"),
             Self::Run(error) => (error.code(), error.reason()),
+            Self::Arguments(_) => (1, "bad_arguments"),
             Self::NoCommand => (1, "no_command"),
             Self::System(_) => (8, "internal"),
         };
@@ -97,9 +108,12 @@ impl Failure {
 }
 
 /// Runs the program to its end. `protocol` is the newest that it speaks with keepers.
-pub fn main(protocol: u32) -> ExitCode {
-    let cli = match Cli::try_parse() {
+pub fn main(protocol: u32, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args().any(|word| word == "--json") => {
+            return end(&Failure::Arguments(error), true);
+        }
         Err(error) => {
             // Nothing can be done about a closed terminal.
             drop(error.print());
@@ -107,17 +121,17 @@ pub fn main(protocol: u32) -> ExitCode {
         }
     };
     let as_json = cli.json;
-    match start(cli, protocol) {
-        Ok(code) => code,
-        Err(failure) => {
-            let error = failure.to_api_error();
-            drop(writeln!(io::stderr(), "pgtandem-monitor: {}", error.message));
-            if as_json && let Ok(text) = serde_json::to_string(&error) {
-                drop(writeln!(io::stdout(), "{text}"));
-            }
-            ExitCode::from(error.code)
-        }
+    start(cli, protocol).unwrap_or_else(|failure| end(&failure, as_json))
+}
+
+/// One line on standard error; the same as JSON on standard output where that was asked for.
+fn end(failure: &Failure, as_json: bool) -> ExitCode {
+    let error = failure.to_api_error();
+    drop(writeln!(io::stderr(), "pgtandem-monitor: {}", error.message));
+    if as_json && let Ok(text) = serde_json::to_string(&error) {
+        drop(writeln!(io::stdout(), "{text}"));
     }
+    ExitCode::from(error.code)
 }
 
 /// The command line, as defined.

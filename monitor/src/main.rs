@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    monitor::cli::main(shared::PROTOCOL)
+    monitor::cli::main(shared::PROTOCOL, std::env::args_os())
 }

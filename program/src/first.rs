@@ -5,7 +5,7 @@
 //! first process is not the program: it starts the program as its child, passes on what it is sent, takes
 //! in everybody who ends, and ends as the program does.
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use std::io;
 use std::process::{Command, ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,7 +72,8 @@ fn passed() -> io::Result<Receiver<Signal>> {
 /// Waits for everybody who has ended; says how, where one was the program.
 fn take_in(program: Pid) -> io::Result<Option<WaitStatus>> {
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        // `waitpid(None)` would wait for those of our own process group only.
+        match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == program => return Ok(Some(status)),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
