@@ -25,7 +25,7 @@ enum Does {
     /// Does not end by itself; shows something first.
     GoesOn,
     /// Takes a minute, and is shown by this module of the suite.
-    Elsewhere(#[expect(dead_code, reason = "for people")] &'static str),
+    Elsewhere(&'static str),
 }
 
 /// A command; words in braces are filled in.
@@ -139,13 +139,13 @@ impl Stage<'_> {
         }
         for word in words.split(' ').filter(|word| !word.is_empty()) {
             match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
-                None => drop(command.arg(word)),
-                Some("token") => drop(command.arg(&self.token)),
+                None => command.arg(word),
+                Some("token") => command.arg(&self.token),
                 Some("monitor") => {
-                    drop(command.arg("--data-dir").arg(self.cluster.sandbox().dir("another")?));
+                    command.arg("--data-dir").arg(self.cluster.sandbox().dir("another")?)
                 }
-                Some(node) => drop(command.args(options_of(self.cluster.node(node)?)?)),
-            }
+                Some(node) => command.args(options_of(self.cluster.node(node)?)?),
+            };
         }
         Ok(Command::from(command))
     }
@@ -179,7 +179,8 @@ impl Stage<'_> {
         let (words, code) = row.refused;
         let ended = self.run(row, words).await?;
         ensure!(ended.code == Some(code), "not refused with {code}: {ended:?}");
-        let error: Value = serde_json::from_str(&ended.stdout).context(ended.stdout)?;
+        let said = || format!("{}{}", ended.stdout, ended.stderr);
+        let error: Value = serde_json::from_str(&ended.stdout).with_context(said)?;
         ensure!(error.get("code") == Some(&code.into()), "{error}");
         for field in ["reason", "message"] {
             let text = error.get(field).and_then(Value::as_str).unwrap_or_default();

@@ -12,6 +12,7 @@ mod chaos;
 mod clocks;
 mod commands;
 mod demo;
+mod deploy;
 mod drops;
 mod elections;
 mod frozen;
