@@ -19,7 +19,7 @@ PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: help setup build release demo test check-deep chaos calm coverage lint fmt bench-failover install
+.PHONY: help setup build release demo test check-deep chaos calm first-hour coverage lint fmt bench-failover install
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ chaos: setup build ## Faults of every kind at random, and the verdict: MINUTES=6
 
 calm: setup build ## Disturbances below the node timeout: nobody may be replaced. MINUTES=60 SEED=1
 	target/debug/chaos calm --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
+
+first-hour: setup build ## Plays a first hour on a real cluster and writes docs/first-hour.md
+	target/debug/first_hour
 
 # Branches are counted by an unstable flag; searches visit the same code again, and slowly.
 coverage: ## How much of the decision code the tests run (needs cargo-llvm-cov and llvm-tools)

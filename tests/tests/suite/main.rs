@@ -15,6 +15,7 @@ mod demo;
 mod deploy;
 mod drops;
 mod elections;
+mod first_hour;
 mod frozen;
 mod hosts;
 mod judgement;
