@@ -2,9 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 use shared::PROTOCOL;
 use std::time::{Duration, Instant};
-use tests::harness::binaries::Build;
+use tests::harness::binaries::{self, Build};
+use tests::harness::process::command;
+use tests::harness::wait::{DEADLINE, eventually};
 use tests::harness::{Cluster, Node, NodeOptions};
 
 /// A refusal comes soon; what keeps trying is no refusal.
@@ -25,10 +28,30 @@ async fn replace(
     end(node).await?;
     node.install(build);
     node.start_keeper()?;
+    has_taken_over(node).await?;
     cluster.settled().await?;
     let after = (node.postmaster()?, started_at(node).await?);
     ensure!(after == before, "the Postgres of {} was {before:?} and is {after:?}", node.name());
     Ok(())
+}
+
+/// It has heard the monitor, and lives no more on the one lease that a keeper may claim at its start
+/// (docs/safety.md, rule 13): the next one may claim another.
+async fn has_taken_over(node: &Node) -> Result<()> {
+    eventually("a keeper that has taken over", DEADLINE, async || {
+        let mut show = command(&binaries::ours("pgtandem-keeper")?);
+        show.args(["status", "--json", "--pgdata"]).arg(node.pgdata());
+        show.arg("--state-dir").arg(node.state_dir());
+        show.args(["--rest-listen", &format!("127.0.0.1:{}", node.rest_port())]);
+        let shown = String::from_utf8(show.output()?.stdout)?;
+        let status: Value = serde_json::from_str(&shown).with_context(|| shown.clone())?;
+        let state = std::fs::read_to_string(node.state_dir().join("keeper.json"))?;
+        let state: Value = serde_json::from_str(&state)?;
+        let reaches = status.pointer("/monitor/reachable") == Some(&true.into());
+        let lives_on_claim = state.get("claimed") == Some(&true.into());
+        Ok(if reaches && !lives_on_claim { Ok(()) } else { Err(shown) })
+    })
+    .await
 }
 
 async fn by_usr2(node: &Node) -> Result<()> {
