@@ -71,9 +71,7 @@ fn usage(error: &clap::Error, as_json: bool) -> Exit {
         return Exit::Done;
     }
     if as_json {
-        let text = error.to_string();
-        let message = text.split("\n\n").next().unwrap_or_default();
-        let message = message.strip_prefix("error: ").unwrap_or(message);
+        let message = program::arguments::wrong(error);
         return fail(&Failure::new(Exit::BadArguments, "bad_arguments", message), true);
     }
     drop(error.print());

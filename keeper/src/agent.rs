@@ -15,6 +15,7 @@ use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
+use postgres::postmaster::Signal;
 use postgres::storage::Room;
 use program::notify::Line;
 use shared::goal::Goal;
@@ -85,6 +86,8 @@ pub struct Agent {
     pub trace: Option<Trace>,
     /// To the service manager.
     pub line: Line,
+    /// Marked when Postgres is to read its configuration again.
+    pub reload: watch::Receiver<()>,
 }
 
 impl Agent {
@@ -115,6 +118,7 @@ impl Agent {
             self.report(&look, &plan);
             self.line.ready(plan.state.as_str());
             self.line.alive();
+            self.reload(&look);
             if let Some(ended) = Self::is_over(&look, &plan, circumstances) {
                 return ended;
             }
@@ -369,6 +373,19 @@ impl Agent {
             times.len(),
             why.unwrap_or_default()
         ))
+    }
+
+    /// Only a server that has answered: one that is just being started would be killed by the signal.
+    fn reload(&mut self, look: &Look) {
+        let answers = look.view.server.is_some() && self.reload.has_changed().unwrap_or(false);
+        let Some(running) = self.node.running().filter(|_| answers) else { return };
+        self.reload.mark_unchanged();
+        match running.signal(Signal::Reload) {
+            Ok(()) => tracing::info!(node.id = self.node.id.0, "postgres reads its configuration"),
+            Err(error) => {
+                tracing::warn!("postgres cannot be told to read its configuration: {error}");
+            }
+        }
     }
 
     fn is_over(look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {

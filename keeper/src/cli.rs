@@ -19,14 +19,14 @@ use std::process::ExitCode;
 #[command(name = "pgtandem-keeper", disable_version_flag = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Print the version: product, protocol and schema.
-    #[arg(long, global = true)]
+    #[arg(long, short = 'V', global = true)]
     version: bool,
     /// Results as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// How log records are written: text or json.
-    #[arg(long, global = true, env = "PGTANDEM_LOG_FORMAT", default_value = "text")]
-    log_format: String,
+    /// How log records are written: text or json [default: text].
+    #[arg(long, global = true, env = "PGTANDEM_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -49,6 +49,29 @@ enum Command {
     Completions(Completions),
     /// Print the manual page, or write one for each command.
     Man(Manual),
+}
+
+impl Command {
+    /// What it was told of the node.
+    fn options(&self) -> Option<&Options> {
+        match self {
+            Self::Run(options) | Self::Create(options) | Self::Status(options) => Some(options),
+            Self::Drop(drop) => Some(&drop.options),
+            Self::Systemd(unit) => Some(&unit.options),
+            Self::Rules | Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
+}
+
+/// How log records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LogFormat {
+    /// A line of text for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// Leave the formation.
@@ -152,6 +175,9 @@ pub(crate) struct Options {
     /// freezes whole. Where it cannot be opened the keeper warns and goes on without.
     #[arg(long, env = "PGTANDEM_WATCHDOG", value_name = "DEVICE")]
     watchdog: Option<PathBuf>,
+    /// As the file says; the flag is one of all commands.
+    #[arg(skip)]
+    log_format: Option<LogFormat>,
 }
 
 /// A failure with its exit code.
@@ -184,9 +210,7 @@ pub fn main(protocol: u32, arguments: impl Iterator<Item = OsString>) -> ExitCod
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && wants_json() => {
-            let text = error.to_string();
-            let message = text.split("\n\n").next().unwrap_or_default();
-            complain(&failure(1, "bad_arguments", message.trim_start_matches("error: ")));
+            complain(&failure(1, "bad_arguments", program::arguments::wrong(&error)));
             return ExitCode::from(1);
         }
         Err(error) => {
@@ -220,7 +244,9 @@ impl Cli {
             });
             return Ok(ExitCode::SUCCESS);
         }
-        start_logging(&self.log_format)?;
+        let options = self.command.as_ref().and_then(Command::options);
+        let in_file = options.map(Options::merged).transpose()?.and_then(|all| all.log_format);
+        start_logging(self.log_format.or(in_file).unwrap_or_default());
         match self.command {
             None => {
                 Err(failure(1, "no_command", "say what to do; `pgtandem-keeper --help` lists it"))
@@ -255,7 +281,7 @@ fn shown(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn start_logging(format: &str) -> Result<(), ApiError> {
+fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PGTANDEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
@@ -263,14 +289,9 @@ fn start_logging(format: &str) -> Result<(), ApiError> {
         .with_writer(std::io::stderr)
         .with_ansi(false);
     match format {
-        "text" => builder.init(),
-        "json" => builder.json().flatten_event(true).init(),
-        other => {
-            let message = format!("'{other}' is not a log format; there are text and json");
-            return Err(failure(1, "bad_value", message));
-        }
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-    Ok(())
 }
 
 /// What the commands need that only look.
@@ -319,6 +340,7 @@ impl Options {
             superuser: own.superuser.or(file.superuser),
             run_as: own.run_as.or(file.run_as),
             watchdog: own.watchdog.or(file.watchdog),
+            log_format: file.log_format,
         })
     }
 
@@ -418,5 +440,32 @@ fn listen(host: &str) -> String {
     match host {
         "localhost" | "127.0.0.1" => host.to_owned(),
         other => format!("{other},localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flag, variable and key of the file have one name.
+    #[test]
+    fn every_option_has_a_variable_and_a_place_in_the_file() {
+        let definition = definition();
+        definition.clone().debug_assert();
+        let run = definition.find_subcommand("run").unwrap();
+        for option in run.get_arguments().chain(definition.get_arguments()) {
+            let name = option.get_long().unwrap_or_default();
+            if ["help", "version", "json"].contains(&name) {
+                continue;
+            }
+            let variable = format!("PGTANDEM_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(option.get_env().unwrap(), variable.as_str());
+            let values = ["'manage'", "1", "true", "'json'"];
+            let in_file =
+                values.map(|value| toml::from_str::<Options>(&format!("{name} = {value}")));
+            let known = in_file.iter().any(Result::is_ok);
+            assert!(known || name == "config", "the file takes no {name}: {in_file:?}");
+        }
+        assert!(toml::from_str::<Options>("no-such-option = 1").is_err());
     }
 }

@@ -301,7 +301,7 @@ async fn supervise(
     let right = Right::default();
     let heard = watch::Sender::new(Heard::default());
     let outgoing = watch::Sender::new(None);
-    let ending = watch::Sender::new(Ending::No);
+    let (ending, reload) = (watch::Sender::new(Ending::No), watch::Sender::new(()));
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
     if let Some(watchdog) = &node.watchdog {
         watchdog.attach(right.clone(), node.postmaster.subscribe());
@@ -342,6 +342,7 @@ async fn supervise(
         leaving_since: None,
         trace,
         line: Line::open(),
+        reload: reload.subscribe(),
     };
     let link = Link {
         client,
@@ -353,7 +354,7 @@ async fn supervise(
         right,
     };
     tokio::spawn(link.run());
-    tokio::spawn(signals(ending.clone()));
+    tokio::spawn(signals(ending.clone(), reload));
     if until == Until::Reached {
         tokio::spawn(end_when_reached(outgoing.subscribe(), ending));
     }
@@ -389,9 +390,9 @@ async fn end_when_reached(
     }
 }
 
-/// TERM planned, INT fast, QUIT at once, HUP nothing that could harm, USR2 leaves Postgres running. A
-/// second TERM or INT is a fast stop.
-async fn signals(ending: watch::Sender<Ending>) {
+/// TERM planned, INT fast, QUIT at once, HUP lets Postgres read its configuration, USR2 leaves it running.
+/// A second TERM or INT is a fast stop.
+async fn signals(ending: watch::Sender<Ending>, reload: watch::Sender<()>) {
     let open = |kind| signal(kind);
     let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr2)) = (
         open(SignalKind::terminate()),
@@ -411,7 +412,10 @@ async fn signals(ending: watch::Sender<Ending>) {
             _ = int.recv() => Ending::Fast,
             _ = quit.recv() => Ending::Immediate,
             _ = usr2.recv() => Ending::LeavePostgres,
-            _ = hup.recv() => continue,
+            _ = hup.recv() => {
+                reload.send_replace(());
+                continue;
+            }
         };
         tracing::info!("asked to end: {next:?}");
         ending.send_replace(next);

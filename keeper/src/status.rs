@@ -73,7 +73,7 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
             "data_dir": local.pgdata,
             "port": postmaster.as_ref().and_then(|file| file.port),
             "running": running,
-            "in_recovery": at(&report, "/postgres/in_recovery"),
+            "in_recovery": in_recovery(&report, running, &DataDir::new(&local.pgdata)),
             "timeline": at(&report, "/postgres/timeline"),
         },
         "step": at(&report, "/step"),
@@ -92,6 +92,12 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As the keeper sees it; without one, as the files say.
+fn in_recovery(report: &Value, running: bool, data_dir: &DataDir) -> Value {
+    let seen = at(report, "/postgres/in_recovery");
+    if seen.is_null() && running { json!(data_dir.is_standby()) } else { seen }
 }
 
 fn last_contact(live: &Value) -> Option<String> {

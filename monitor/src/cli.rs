@@ -76,19 +76,14 @@ enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Unit(#[from] UnitError),
-    #[error("{}", first_paragraph(.0))]
+    #[error("{}", program::arguments::wrong(.0))]
     Arguments(clap::Error),
     #[error("say what to do; `pgtandem-monitor --help` lists it")]
     NoCommand,
     #[error("{0}")]
+    Pages(io::Error),
+    #[error("{0}")]
     System(#[from] io::Error),
-}
-
-/// What is wrong with the arguments, without the usage.
-fn first_paragraph(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    first.trim_start_matches("error: ").lines().collect::<Vec<_>>().join(" ")
 }
 
 impl Failure {
@@ -100,6 +95,7 @@ impl Failure {
             Self::Run(error) => (error.code(), error.reason()),
             Self::Arguments(_) => (1, "bad_arguments"),
             Self::NoCommand => (1, "no_command"),
+            Self::Pages(_) => (2, "directory"),
             Self::System(_) => (8, "internal"),
         };
         let message = self.to_string();
@@ -168,7 +164,10 @@ fn start(cli: Cli, protocol: u32) -> Result<ExitCode, Failure> {
         Command::Completions(wanted) => {
             Ok(print(&manual::completions(definition(), wanted.shell))?)
         }
-        Command::Man(wanted) => Ok(print(&wanted.make(definition(), cli.json)?)?),
+        Command::Man(wanted) => {
+            let made = wanted.make(definition(), cli.json);
+            Ok(print(&made.map_err(Failure::Pages)?)?)
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub enum Shell {
 
 /// Prints a shell's completions
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
 pub struct Completions {
     /// Which shell
     #[arg(value_enum)]
@@ -26,6 +27,7 @@ pub struct Completions {
 
 /// Prints the manual page, or writes one for each command
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Manual {
     /// Writes the pages of all commands into this directory, which is created where it is missing
     #[arg(long, value_name = "DIR")]

@@ -103,6 +103,24 @@ async fn a_monitor_tells_systemd_how_it_is() -> Result<()> {
     cluster.judge().logs_only()
 }
 
+/// `systemctl reload`: what an operator has written into the files of his own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_of_the_keeper_is_one_of_postgres() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = cluster.node("node1")?;
+    let before = node.postmaster()?;
+    let path = node.pgdata().join("postgresql.conf");
+    fs::write(&path, format!("work_mem = '7MB'\n{}", fs::read_to_string(&path)?))?;
+    node.signal_keeper(Signal::HUP)?;
+    eventually("another work_mem", DEADLINE, async || {
+        let shown: String = node.sql().await?.value("show work_mem", &[]).await?;
+        Ok(if shown == "7MB" { Ok(()) } else { Err(shown) })
+    })
+    .await?;
+    ensure!(node.postmaster()? == before, "Postgres was restarted");
+    cluster.judge().without_workload().await
+}
+
 fn run(program: &str, arguments: &[&str]) -> Result<Output> {
     Ok(command(&binaries::ours(program)?).args(arguments).output()?)
 }
