@@ -12,12 +12,14 @@ SEED ?=
 CARGO ?= cargo
 NEXTEST_PROFILE ?= default
 
+SHARE = $(DESTDIR)$(PREFIX)/share
+SHARED_DIRS := man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d
 # Our three programs; the workspace has others, for tests only.
 PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: help setup build release demo test check-deep chaos calm coverage lint fmt bench-failover install
+.PHONY: help setup build release demo test check-deep chaos calm first-hour coverage lint fmt bench-failover install
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,9 @@ chaos: setup build ## Faults of every kind at random, and the verdict: MINUTES=6
 calm: setup build ## Disturbances below the node timeout: nobody may be replaced. MINUTES=60 SEED=1
 	target/debug/chaos calm --minutes $(MINUTES) $(addprefix --seed ,$(SEED))
 
+first-hour: setup build ## Plays a first hour on a real cluster and writes docs/first-hour.md
+	target/debug/first_hour
+
 # Branches are counted by an unstable flag; searches visit the same code again, and slowly.
 coverage: ## How much of the decision code the tests run (needs cargo-llvm-cov and llvm-tools)
 	RUSTC_BOOTSTRAP=1 $(CARGO) llvm-cov nextest --branch --locked -p fsm -p sim --no-fail-fast \
@@ -73,6 +78,13 @@ bench-failover: setup ## How long writes wait at a failover: ROUNDS=20
 	$(CARGO) build --locked --release --workspace --bins
 	target/release/bench_failover --rounds $(ROUNDS)
 
-install: release ## Installs the three programs under PREFIX=/usr/local
-	install -d '$(DESTDIR)$(PREFIX)/bin'
+install: release ## Installs the programs, manual pages and completions under PREFIX=/usr/local
+	install -d '$(DESTDIR)$(PREFIX)/bin' $(patsubst %,'$(SHARE)/%',$(SHARED_DIRS))
 	install -m 0755 $(addprefix target/release/,$(PROGRAMS)) '$(DESTDIR)$(PREFIX)/bin'
+	for program in $(PROGRAMS); do \
+	  run=target/release/$$program; \
+	  $$run man --dir '$(SHARE)/man/man1' >/dev/null; \
+	  $$run completions bash >'$(SHARE)/bash-completion/completions/'$$program; \
+	  $$run completions zsh >'$(SHARE)/zsh/site-functions/_'$$program; \
+	  $$run completions fish >'$(SHARE)/fish/vendor_completions.d/'$$program.fish; \
+	done

@@ -5,9 +5,10 @@ use crate::context::{CommonArgs, Context};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{logging, output, version};
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 /// Operates PostgreSQL clusters that pgtandem keeps available
 #[derive(Debug, Parser)]
@@ -22,8 +23,18 @@ struct Cli {
     command: Option<Command>,
 }
 
+/// Runs the command that the arguments of this process name.
+pub fn main() -> ExitCode {
+    ExitCode::from(run(std::env::args_os()).code())
+}
+
+/// The command line, as defined.
+pub fn definition() -> clap::Command {
+    Cli::command().version(env!("CARGO_PKG_VERSION"))
+}
+
 /// Runs the command that the arguments name.
-pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
+fn run(args: impl Iterator<Item = OsString>) -> Exit {
     let args: Vec<OsString> = args.collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
@@ -60,9 +71,7 @@ fn usage(error: &clap::Error, as_json: bool) -> Exit {
         return Exit::Done;
     }
     if as_json {
-        let text = error.to_string();
-        let message = text.split("\n\n").next().unwrap_or_default();
-        let message = message.strip_prefix("error: ").unwrap_or(message);
+        let message = program::arguments::wrong(error);
         return fail(&Failure::new(Exit::BadArguments, "bad_arguments", message), true);
     }
     drop(error.print());
@@ -86,7 +95,6 @@ fn fail(failure: &Failure, as_json: bool) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn definition_is_sound() {

@@ -1,6 +1,7 @@
 //! The list of commands. Each has its file: the arguments, whose doc comment is the help, and one
 //! function that runs it. A new one takes its `mod` and its line in the list.
 
+mod completions;
 mod config;
 mod demo;
 mod drop;
@@ -11,6 +12,7 @@ mod formation;
 mod fsm;
 mod get;
 mod maintenance;
+mod man;
 mod pause;
 mod promote;
 mod reinit;
@@ -72,4 +74,6 @@ commands! {
     formation::Formation,
     token::Token,
     demo::Demo,
+    completions::Completions,
+    man::Man,
 }

@@ -18,6 +18,11 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     write_out(&format!("{line}\n"))
 }
 
+/// Writes what we made for a program, control characters included.
+pub fn script(text: &str) -> Result<(), Failure> {
+    write_out(&format!("{}\n", text.trim_end()))
+}
+
 /// Tells people something that is not the result. Where nobody listens, nothing is lost.
 pub fn note(text: &str) {
     drop(writeln!(io::stderr().lock(), "{}", printable(text)));

@@ -88,7 +88,7 @@ fn assignment(goal: Goal, epoch: u64) -> Assignment {
         timers: Settings::default().timers(),
         may_stop: false,
         settings: NodeSettings::default(),
-        orders: shared::goal::Orders::default(),
+        orders: Orders::default(),
     }
 }
 

@@ -15,7 +15,9 @@ use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
+use postgres::postmaster::Signal;
 use postgres::storage::Room;
+use program::notify::Line;
 use shared::goal::Goal;
 use shared::pgsettings::SettingsReport;
 use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
@@ -29,7 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// While a copy goes on.
 const LOOK_AT_COPY: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
-const STOP_PATIENCE_MS: u64 = 30_000;
+pub(crate) const STOP_PATIENCE_MS: u64 = 30_000;
+/// What goes on for longer than any step may (initdb may take five minutes) hangs.
+const LONGEST_STEP: Duration = Duration::from_mins(6);
 
 /// How the keeper was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -81,6 +85,10 @@ pub struct Agent {
     pub leaving_since: Option<Millis>,
     /// Where tests want to know what happens.
     pub trace: Option<Trace>,
+    /// To the service manager.
+    pub line: Line,
+    /// Marked when Postgres is to read its configuration again.
+    pub reload: watch::Receiver<()>,
 }
 
 impl Agent {
@@ -109,6 +117,9 @@ impl Agent {
                 trace.looked(&look.view, self.node.persisted(), &plan, rebuilding);
             }
             self.report(&look, &plan);
+            self.line.ready(plan.state.as_str());
+            self.line.alive();
+            self.reload(&look);
             if let Some(ended) = Self::is_over(&look, &plan, circumstances) {
                 return ended;
             }
@@ -172,6 +183,9 @@ impl Agent {
 
     async fn should_end(&mut self) -> Option<Ended> {
         let ending = *self.ending.borrow_and_update();
+        if ending != Ending::No {
+            self.line.stopping();
+        }
         match ending {
             Ending::LeavePostgres => return Some(Ended::AsTold),
             Ending::Immediate => {
@@ -299,7 +313,7 @@ impl Agent {
         }
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         Report {
-            protocol: shared::PROTOCOL,
+            protocol: self.node.config.protocol,
             keeper: String::new(),
             seq: 0,
             nonce: 0,
@@ -374,6 +388,19 @@ impl Agent {
             times.len(),
             why.unwrap_or_default()
         ))
+    }
+
+    /// Only a server that has answered: one that is just being started would be killed by the signal.
+    fn reload(&mut self, look: &Look) {
+        let answers = look.view.server.is_some() && self.reload.has_changed().unwrap_or(false);
+        let Some(running) = self.node.running().filter(|_| answers) else { return };
+        self.reload.mark_unchanged();
+        match running.signal(Signal::Reload) {
+            Ok(()) => tracing::info!(node.id = self.node.id.0, "postgres reads its configuration"),
+            Err(error) => {
+                tracing::warn!("postgres cannot be told to read its configuration: {error}");
+            }
+        }
     }
 
     fn is_over(look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
@@ -478,13 +505,11 @@ impl Agent {
     /// Carries out a step; `None` where it was a stop of Postgres and the keeper has been told meanwhile to stop
     /// that at once.
     async fn carry_out(&mut self, step: &Step) -> Option<Result<(), StepError>> {
-        if !matches!(step, Step::StopFast | Step::Restart) {
-            return Some(self.node.carry_out(step).await);
-        }
+        let may_be_hurried = matches!(step, Step::StopFast | Step::Restart);
         let mut ending = self.ending.clone();
         tokio::select! {
-            result = self.node.carry_out(step) => Some(result),
-            Ok(_) = ending.wait_for(|ending| *ending == Ending::Immediate) => None,
+            result = self.line.alive_during(LONGEST_STEP, self.node.carry_out(step)) => Some(result),
+            Ok(_) = ending.wait_for(|ending| *ending == Ending::Immediate), if may_be_hurried => None,
         }
     }
 
@@ -530,7 +555,7 @@ impl Agent {
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause.min(self.line.pause())) => {}
             _ = self.heard.changed() => {}
             _ = self.ending.changed() => {}
             () = ended => {}

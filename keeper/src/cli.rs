@@ -1,14 +1,16 @@
 //! The command line: options by flag, by environment, and in a TOML file, in that order.
 
-use crate::run;
-use crate::status;
-use clap::{Args, Parser, Subcommand};
+use crate::config::Config;
+use crate::managed::Hba;
+use crate::{run, service, status};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ctl::client::parse_monitor_urls;
-use keeper::config::Config;
-use keeper::managed::Hba;
+use program::manual::{self, Completions, Manual};
 use serde::Deserialize;
 use shared::api::ApiError;
 use shared::version::Version;
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,14 +19,14 @@ use std::process::ExitCode;
 #[command(name = "pgtandem-keeper", disable_version_flag = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Print the version: product, protocol and schema.
-    #[arg(long, global = true)]
+    #[arg(long, short = 'V', global = true)]
     version: bool,
     /// Results as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// How log records are written: text or json.
-    #[arg(long, global = true, env = "PGTANDEM_LOG_FORMAT", default_value = "text")]
-    log_format: String,
+    /// How log records are written: text or json [default: text].
+    #[arg(long, global = true, env = "PGTANDEM_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -41,6 +43,35 @@ enum Command {
     Drop(Box<DropOptions>),
     /// Print the plan's table: what is done for each goal.
     Rules,
+    /// Print a unit of systemd that runs the keeper with the same options.
+    Systemd(Box<UnitOptions>),
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Print the manual page, or write one for each command.
+    Man(Manual),
+}
+
+impl Command {
+    /// What it was told of the node.
+    fn options(&self) -> Option<&Options> {
+        match self {
+            Self::Run(options) | Self::Create(options) | Self::Status(options) => Some(options),
+            Self::Drop(drop) => Some(&drop.options),
+            Self::Systemd(unit) => Some(&unit.options),
+            Self::Rules | Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
+}
+
+/// How log records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LogFormat {
+    /// A line of text for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// Leave the formation.
@@ -51,6 +82,16 @@ struct DropOptions {
     destroy: bool,
     #[command(flatten)]
     options: Options,
+}
+
+/// A unit of systemd.
+#[derive(Debug, Args)]
+pub(crate) struct UnitOptions {
+    /// Who runs the keeper and its Postgres [default: root runs the keeper].
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: Options,
 }
 
 /// Options of the node; all can be given as `PGTANDEM_*` or in the file of `--config`.
@@ -134,6 +175,9 @@ pub(crate) struct Options {
     /// freezes whole. Where it cannot be opened the keeper warns and goes on without.
     #[arg(long, env = "PGTANDEM_WATCHDOG", value_name = "DEVICE")]
     watchdog: Option<PathBuf>,
+    /// As the file says; the flag is one of all commands.
+    #[arg(skip)]
+    log_format: Option<LogFormat>,
 }
 
 /// A failure with its exit code.
@@ -142,27 +186,57 @@ pub(crate) fn failure(code: u8, reason: &str, message: impl Into<String>) -> Api
 }
 
 /// One line on standard error; the same as JSON on standard output where that was asked for.
-#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
-#[expect(clippy::print_stdout, reason = "--json tells it on standard output")]
 pub(crate) fn complain(failure: &ApiError) {
-    eprintln!("pgtandem-keeper: {}", failure.message.lines().collect::<Vec<_>>().join(" "));
-    if std::env::args().any(|word| word == "--json")
+    let line = failure.message.lines().collect::<Vec<_>>().join(" ");
+    drop(writeln!(std::io::stderr(), "pgtandem-keeper: {line}"));
+    if wants_json()
         && let Ok(text) = serde_json::to_string(failure)
     {
-        println!("{text}");
+        say(&text);
     }
 }
 
-/// The one door of results.
-#[expect(clippy::print_stdout, reason = "the one door of results")]
+fn wants_json() -> bool {
+    std::env::args().any(|word| word == "--json")
+}
+
+/// The one door of results. A reader that went away, as `head` does, has seen enough.
 pub(crate) fn say(text: &str) {
-    println!("{text}");
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Runs the program to its end. `protocol` is what it speaks with the monitor.
+pub fn main(protocol: u32, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            complain(&failure(1, "bad_arguments", program::arguments::wrong(&error)));
+            return ExitCode::from(1);
+        }
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            drop(error.print());
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match cli.execute(protocol) {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The command line, as defined.
+pub fn definition() -> clap::Command {
+    Cli::command().version(env!("CARGO_PKG_VERSION"))
 }
 
 impl Cli {
-    pub(crate) fn execute(self) -> Result<ExitCode, ApiError> {
+    fn execute(self, protocol: u32) -> Result<ExitCode, ApiError> {
         if self.version {
-            let version = Version::of("pgtandem-keeper");
+            let version = Version { protocol, ..Version::of("pgtandem-keeper") };
             say(&if self.json {
                 serde_json::json!(version).to_string()
             } else {
@@ -170,27 +244,44 @@ impl Cli {
             });
             return Ok(ExitCode::SUCCESS);
         }
-        start_logging(&self.log_format)?;
+        let options = self.command.as_ref().and_then(Command::options);
+        let in_file = options.map(Options::merged).transpose()?.and_then(|all| all.log_format);
+        start_logging(self.log_format.or(in_file).unwrap_or_default());
         match self.command {
             None => {
-                Err(failure(1, "no_command", "say what to do: run, create, status, drop or rules"))
+                Err(failure(1, "no_command", "say what to do; `pgtandem-keeper --help` lists it"))
             }
-            Some(Command::Run(options)) => run::run(options.validate()?, run::Until::Ended),
-            Some(Command::Create(options)) => run::run(options.validate()?, run::Until::Reached),
+            Some(Command::Run(options)) => run::run(options.validate(protocol)?, run::Until::Ended),
+            Some(Command::Create(options)) => {
+                run::run(options.validate(protocol)?, run::Until::Reached)
+            }
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
-                status::leave(&local, drop.destroy)
+                status::leave(&local, drop.destroy, self.json)
             }
-            Some(Command::Rules) => {
-                say(&status::rules(self.json));
-                Ok(ExitCode::SUCCESS)
+            Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
+            Some(Command::Systemd(unit)) => {
+                let config = unit.options.validate(protocol)?;
+                Ok(shown(&service::unit(&config, unit.user)?))
+            }
+            Some(Command::Completions(wanted)) => {
+                Ok(shown(&manual::completions(definition(), wanted.shell)))
+            }
+            Some(Command::Man(wanted)) => {
+                let text = wanted.make(definition(), self.json);
+                Ok(shown(&text.map_err(|error| failure(2, "directory", error.to_string()))?))
             }
         }
     }
 }
 
-fn start_logging(format: &str) -> Result<(), ApiError> {
+fn shown(text: &str) -> ExitCode {
+    say(text.trim_end());
+    ExitCode::SUCCESS
+}
+
+fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PGTANDEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
@@ -198,14 +289,9 @@ fn start_logging(format: &str) -> Result<(), ApiError> {
         .with_writer(std::io::stderr)
         .with_ansi(false);
     match format {
-        "text" => builder.init(),
-        "json" => builder.json().flatten_event(true).init(),
-        other => {
-            let message = format!("'{other}' is not a log format; there are text and json");
-            return Err(failure(1, "bad_value", message));
-        }
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-    Ok(())
 }
 
 /// What the commands need that only look.
@@ -254,6 +340,7 @@ impl Options {
             superuser: own.superuser.or(file.superuser),
             run_as: own.run_as.or(file.run_as),
             watchdog: own.watchdog.or(file.watchdog),
+            log_format: file.log_format,
         })
     }
 
@@ -268,7 +355,7 @@ impl Options {
         })
     }
 
-    fn validate(&self) -> Result<Config, ApiError> {
+    fn validate(&self, protocol: u32) -> Result<Config, ApiError> {
         let options = self.merged()?;
         let bad = |text: String| failure(1, "bad_value", text);
         let monitor = options.monitor.ok_or_else(|| missing("--monitor"))?;
@@ -289,6 +376,7 @@ impl Options {
         }
         let formation = options.formation.unwrap_or_else(|| "default".to_owned());
         Ok(Config {
+            protocol,
             monitors,
             formation: formation
                 .parse()
@@ -352,5 +440,32 @@ fn listen(host: &str) -> String {
     match host {
         "localhost" | "127.0.0.1" => host.to_owned(),
         other => format!("{other},localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flag, variable and key of the file have one name.
+    #[test]
+    fn every_option_has_a_variable_and_a_place_in_the_file() {
+        let definition = definition();
+        definition.clone().debug_assert();
+        let run = definition.find_subcommand("run").unwrap();
+        for option in run.get_arguments().chain(definition.get_arguments()) {
+            let name = option.get_long().unwrap_or_default();
+            if ["help", "version", "json"].contains(&name) {
+                continue;
+            }
+            let variable = format!("PGTANDEM_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(option.get_env().unwrap(), variable.as_str());
+            let values = ["'manage'", "1", "true", "'json'"];
+            let in_file =
+                values.map(|value| toml::from_str::<Options>(&format!("{name} = {value}")));
+            let known = in_file.iter().any(Result::is_ok);
+            assert!(known || name == "config", "the file takes no {name}: {in_file:?}");
+        }
+        assert!(toml::from_str::<Options>("no-such-option = 1").is_err());
     }
 }

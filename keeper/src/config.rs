@@ -9,6 +9,8 @@ use std::path::PathBuf;
 /// The settings of a keeper.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What is spoken with the monitor: [`shared::PROTOCOL`], but in builds for tests.
+    pub protocol: u32,
     /// Where the monitor is.
     pub monitors: Vec<MonitorUrl>,
     /// The formation.

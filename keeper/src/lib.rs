@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crashes;
@@ -14,7 +15,10 @@ pub mod managed;
 pub mod node;
 pub mod pgsettings;
 pub mod rest;
+mod run;
+mod service;
 pub mod state;
+mod status;
 pub mod steps;
 pub mod trace;
 pub mod upstream;

@@ -1,21 +1,22 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
+use crate::agent::{Agent, Ended, Ending};
 use crate::cli::failure;
+use crate::config::Config;
+use crate::guard::{self, Right};
+use crate::link::{Heard, Link};
+use crate::node::Node;
+use crate::rest::{self, Rest};
+use crate::state::{State, Store};
+use crate::trace::Trace;
+use crate::vitals::{Health, Watch};
+use crate::watchdog::Watchdog;
 use ctl::client::{Client, ClientError, MonitorUrl, Options};
-use keeper::agent::{Agent, Ended, Ending};
-use keeper::config::Config;
-use keeper::guard::{self, Right};
-use keeper::link::{Heard, Link};
-use keeper::node::Node;
-use keeper::rest::{self, Rest};
-use keeper::state::{State, Store};
-use keeper::trace::Trace;
-use keeper::vitals::{Health, Watch};
-use keeper::watchdog::Watchdog;
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::programs::Programs;
+use program::notify::Line;
 use shared::api::{ApiError, JoinAnswer, JoinRequest};
 use shared::report::Data;
 use std::net::SocketAddr;
@@ -48,6 +49,10 @@ pub(crate) enum Until {
 }
 
 pub(crate) fn run(config: Config, until: Until) -> Result<ExitCode, ApiError> {
+    let first = program::first::serve();
+    if let Some(code) = first.map_err(|error| failure(8, "internal", error.to_string()))? {
+        return Ok(code);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
@@ -216,7 +221,7 @@ async fn join_request(
     let host = if rest.ip().is_unspecified() { config.host.clone() } else { rest.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     Ok(JoinRequest {
-        protocol: shared::PROTOCOL,
+        protocol: config.protocol,
         formation: config.formation.clone(),
         name: config.name.clone(),
         host: config.host.clone(),
@@ -297,7 +302,7 @@ async fn supervise(
     let right = Right::default();
     let heard = watch::Sender::new(Heard::default());
     let outgoing = watch::Sender::new(None);
-    let ending = watch::Sender::new(Ending::No);
+    let (ending, reload) = (watch::Sender::new(Ending::No), watch::Sender::new(()));
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
     if let Some(watchdog) = &node.watchdog {
         watchdog.attach(right.clone(), node.postmaster.subscribe());
@@ -337,6 +342,8 @@ async fn supervise(
         since: (String::new(), fsm::Millis(0)),
         leaving_since: None,
         trace,
+        line: Line::open(),
+        reload: reload.subscribe(),
     };
     let link = Link {
         client,
@@ -348,7 +355,7 @@ async fn supervise(
         right,
     };
     tokio::spawn(link.run());
-    tokio::spawn(signals(ending.clone()));
+    tokio::spawn(signals(ending.clone(), reload));
     if until == Until::Reached {
         tokio::spawn(end_when_reached(outgoing.subscribe(), ending));
     }
@@ -384,9 +391,9 @@ async fn end_when_reached(
     }
 }
 
-/// TERM planned, INT fast, QUIT at once, HUP nothing that could harm, USR2 leaves Postgres running. A
-/// second TERM or INT is a fast stop.
-async fn signals(ending: watch::Sender<Ending>) {
+/// TERM planned, INT fast, QUIT at once, HUP lets Postgres read its configuration, USR2 leaves it running.
+/// A second TERM or INT is a fast stop.
+async fn signals(ending: watch::Sender<Ending>, reload: watch::Sender<()>) {
     let open = |kind| signal(kind);
     let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr2)) = (
         open(SignalKind::terminate()),
@@ -406,7 +413,10 @@ async fn signals(ending: watch::Sender<Ending>) {
             _ = int.recv() => Ending::Fast,
             _ = quit.recv() => Ending::Immediate,
             _ = usr2.recv() => Ending::LeavePostgres,
-            _ = hup.recv() => continue,
+            _ = hup.recv() => {
+                reload.send_replace(());
+                continue;
+            }
         };
         tracing::info!("asked to end: {next:?}");
         ending.send_replace(next);

@@ -1,8 +1,8 @@
 //! `status`, `drop` and `rules`: what can be said of the node without its keeper and its monitor.
 
 use crate::cli::{Local, failure, say};
+use crate::state;
 use ctl::client::{Client, Options, parse_monitor_urls};
-use keeper::state;
 use postgres::datadir::DataDir;
 use postgres::pidfile::PidFile;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
             "data_dir": local.pgdata,
             "port": postmaster.as_ref().and_then(|file| file.port),
             "running": running,
-            "in_recovery": at(&report, "/postgres/in_recovery"),
+            "in_recovery": in_recovery(&report, running, &DataDir::new(&local.pgdata)),
             "timeline": at(&report, "/postgres/timeline"),
         },
         "step": at(&report, "/step"),
@@ -94,6 +94,12 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// As the keeper sees it; without one, as the files say.
+fn in_recovery(report: &Value, running: bool, data_dir: &DataDir) -> Value {
+    let seen = at(report, "/postgres/in_recovery");
+    if seen.is_null() && running { json!(data_dir.is_standby()) } else { seen }
+}
+
 fn last_contact(live: &Value) -> Option<String> {
     let ago = at(live, "/monitor/last_contact_ms").as_i64()?;
     let at = chrono::Utc::now() - chrono::Duration::milliseconds(ago);
@@ -102,7 +108,7 @@ fn last_contact(live: &Value) -> Option<String> {
 
 /// Leaves the formation: tells the monitor where it can be reached, and never starts again under this
 /// identity.
-pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> {
+pub(crate) fn leave(local: &Local, destroy: bool, as_json: bool) -> Result<ExitCode, ApiError> {
     let owner = postgres::owner::Owner::for_data_dir(&local.pgdata)
         .map_err(|error| failure(2, "pgdata", error.to_string()))?;
     let store = state::Store::open(&local.state_dir, owner).map_err(|error| {
@@ -131,7 +137,8 @@ pub(crate) fn leave(local: &Local, destroy: bool) -> Result<ExitCode, ApiError> 
             failure(2, "pgdata", format!("cannot remove {}: {error}", local.pgdata.display()))
         })?;
     }
-    say("the node has left its formation");
+    let said = "the node has left its formation".to_owned();
+    say(&if as_json { json!({ "dropped": identity.node_id }).to_string() } else { said });
     Ok(ExitCode::SUCCESS)
 }
 

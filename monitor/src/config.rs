@@ -54,8 +54,8 @@ pub struct Options {
     #[command(flatten)]
     #[serde(flatten)]
     pub timers: TimerOptions,
-    /// How log lines look [default: text]
-    #[arg(long, env = "PGTANDEM_LOG_FORMAT", value_enum)]
+    /// How log lines look, as the file says; the flag is one of all commands.
+    #[arg(skip)]
     pub log_format: Option<LogFormat>,
 }
 
@@ -127,6 +127,8 @@ pub struct Config {
     pub database: Database,
     /// Of the first formation.
     pub settings: Settings,
+    /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
+    pub protocol: u32,
 }
 
 /// Where the records are.
@@ -199,7 +201,8 @@ impl Options {
         let monitors = monitors(self.advertise.as_deref(), &listen)?;
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
-        Ok(Config { data_dir, listen, monitors, database, settings })
+        let protocol = shared::PROTOCOL;
+        Ok(Config { data_dir, listen, monitors, database, settings, protocol })
     }
 }
 
@@ -286,6 +289,28 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:2");
         assert_eq!(config.monitors, ["http://127.0.0.1:2"]);
         assert_eq!(config.settings.node_timeout_ms, 1000);
+    }
+
+    /// Flag, variable and key of the file have one name.
+    #[test]
+    fn every_option_has_a_variable_and_a_place_in_the_file() {
+        let definition = crate::cli::definition();
+        definition.clone().debug_assert();
+        let run = definition.find_subcommand("run").unwrap();
+        for option in run.get_arguments().chain(definition.get_arguments()) {
+            let name = option.get_long().unwrap_or_default();
+            if ["help", "version", "json"].contains(&name) {
+                continue;
+            }
+            let variable = format!("PGTANDEM_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(option.get_env().unwrap(), variable.as_str());
+            let values = ["'1s'", "1", "'json'"];
+            let in_file =
+                values.map(|value| toml::from_str::<Options>(&format!("{name} = {value}")));
+            let known = in_file.iter().any(Result::is_ok);
+            assert!(known || name == "config", "the file takes no {name}: {in_file:?}");
+        }
+        assert!(toml::from_str::<Options>("no-such-option = 1").is_err());
     }
 
     #[test]

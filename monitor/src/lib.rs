@@ -1,6 +1,7 @@
 //! The monitor: keeps the durable record of every group, runs the group's machine (`fsm::group`) over
 //! it, and tells the keepers what to do. `docs/architecture.md` has the whole.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod group;

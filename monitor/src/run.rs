@@ -11,6 +11,7 @@ use crate::service::{Identity, Service};
 use crate::store::{Store, StoreError};
 use axum::serve::ListenerExt as _;
 use postgres::embedded::{Embedded, EmbeddedError};
+use program::notify::Line;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long each way of stopping the own Postgres may take, on a planned stop and at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const STOP_NOW_PATIENCE: Duration = Duration::from_millis(200);
+/// A planned stop: connections, and the own Postgres in each of three ways.
+pub(crate) const LONGEST_STOP: Duration =
+    CLOSE_LIMIT.saturating_add(STOP_PATIENCE.saturating_mul(3));
 /// How long to wait before an external database is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How often it is looked whether every group is still served.
@@ -85,6 +89,19 @@ impl RunError {
             Self::System(_) | Self::Broken => 8,
         }
     }
+
+    /// The same in a word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::DataDir { .. } => "data_directory",
+            Self::Lock(_) => "in_use",
+            Self::Listen { .. } => "port_in_use",
+            Self::Programs(_) => "missing_programs",
+            Self::Embedded(_) => "postgres",
+            Self::Store { .. } => "store",
+            Self::System(_) | Self::Broken => "internal",
+        }
+    }
 }
 
 /// How the monitor was asked to end.
@@ -97,6 +114,7 @@ enum Stop {
 /// Runs the monitor until a signal ends it.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
+    let mut line = Line::open();
     let _lock = prepare::data_dir(&config)?;
     let listener = TcpListener::bind(&config.listen)
         .await
@@ -104,6 +122,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!("listening on {}", listener.local_addr()?);
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service::new(Identity {
+        protocol: config.protocol,
         monitors: config.monitors.clone(),
         storage: match &config.database {
             Database::Embedded { .. } => "embedded".to_owned(),
@@ -121,10 +140,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         tokio::spawn(async move { embedded.supervise().await })
     });
     let ended = tokio::select! {
-        ended = work(&config, &service, embedded.as_deref()) => ended.map(|()| Stop::Planned),
+        ended = work(&config, &service, embedded.as_deref(), &mut line) => ended.map(|()| Stop::Planned),
         ended = &mut server => ended.map_err(|_| RunError::Broken).flatten().map(|()| Stop::Planned),
         stop = signals.stop() => Ok(stop),
     };
+    line.stopping();
     stop.send_replace(true);
     if matches!(ended, Ok(Stop::Planned)) {
         tracing::info!("stopping");
@@ -167,15 +187,18 @@ async fn work(
     config: &Config,
     service: &Service,
     embedded: Option<&Embedded>,
+    line: &mut Line,
 ) -> Result<(), RunError> {
     let store = prepare::store(config, embedded)?;
     open(service, store, config).await?;
     tracing::info!("ready");
+    line.ready("serving");
     let check = async {
         let mut broken = 0;
         // A formation that is being dropped may be seen without its task once.
         while broken < 2 {
-            tokio::time::sleep(CHECK_INTERVAL).await;
+            line.alive();
+            tokio::time::sleep(CHECK_INTERVAL.min(line.pause())).await;
             broken = if service.is_broken() { broken + 1 } else { 0 };
         }
     };

@@ -30,6 +30,8 @@ const FIRST_FORMATION: &str = "default";
 /// What a process knows of itself from the start.
 #[derive(Clone, Debug)]
 pub struct Identity {
+    /// The newest protocol that it speaks with keepers.
+    pub protocol: u32,
     /// All ways to reach this monitor.
     pub monitors: Vec<String>,
     /// embedded or external.
@@ -115,6 +117,11 @@ impl Service {
     /// All ways to reach this monitor.
     pub fn monitors(&self) -> &[String] {
         &self.identity.monitors
+    }
+
+    /// The newest protocol that it speaks with keepers.
+    pub fn protocol(&self) -> u32 {
+        self.identity.protocol
     }
 
     /// Becomes true when the process ends.

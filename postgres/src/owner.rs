@@ -129,11 +129,14 @@ impl Owner {
 }
 
 /// `PG*` changes what the programs do, except how TLS is done and `PG_OOM_ADJUST_*`; `PGTANDEM_*`
-/// may carry a token; `NOTIFY_SOCKET` is the keeper's own line to systemd.
+/// may carry a token; `NOTIFY_SOCKET` and what goes with it is the keeper's own line to systemd.
 fn is_foreign(name: &OsString) -> bool {
     let Some(name) = name.to_str() else { return false };
     let postgres = name.starts_with("PG") && !name.starts_with("PGSSL") && !name.starts_with("PG_");
-    postgres || matches!(name, "NOTIFY_SOCKET" | "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES")
+    let ours = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+    postgres
+        || ours.contains(&name)
+        || matches!(name, "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES")
 }
 
 fn lookup(key: &str, wanted: impl Fn(&Owner) -> bool) -> Option<Owner> {

@@ -24,6 +24,5 @@ pub type Timestamp = chrono::DateTime<chrono::Utc>;
 /// A length of wall-clock time, for arithmetic on [`Timestamp`].
 pub type Span = chrono::Duration;
 
-/// The version of the report and assignment messages. A monitor accepts keepers of this version and
-/// one below.
+/// The version of the report and assignment messages. Which of them go together: [`version::serves`].
 pub const PROTOCOL: u32 = 1;

@@ -27,9 +27,27 @@ impl Version {
     }
 }
 
+/// Whether a monitor that speaks `monitor` serves a keeper that speaks `keeper`: the same protocol, or
+/// the one before. So the monitor is upgraded first, and then one keeper after the other.
+pub const fn serves(monitor: u32, keeper: u32) -> bool {
+    keeper <= monitor && monitor - keeper <= 1
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, product, protocol, schema } = self;
         write!(f, "{name} {product} (protocol {protocol}, schema {schema})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::serves;
+
+    #[test]
+    fn a_monitor_serves_its_own_protocol_and_the_one_before() {
+        assert!(serves(0, 0) && serves(1, 0) && serves(7, 7) && serves(7, 6));
+        assert!(!serves(7, 5) && !serves(7, 0) && !serves(7, 8) && !serves(0, 1));
+        assert!(serves(u32::MAX, u32::MAX) && !serves(u32::MAX, 0));
     }
 }

@@ -11,5 +11,6 @@
 )]
 
 pub mod chaos;
+pub mod first_hour;
 pub mod harness;
 pub mod network;

@@ -4,10 +4,9 @@ use super::error::Failure;
 use super::extract::{Body, Parameters, PathPart};
 use super::{LONGEST_WAIT_MS, Result, State};
 use axum::Json;
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use shared::PROTOCOL;
 use shared::api::{JoinAnswer, JoinRequest};
 use shared::ids::FormationId;
 use shared::report::{Answer, Report};
@@ -30,7 +29,7 @@ pub(super) async fn join(
     service: State,
     Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinAnswer>> {
-    check_protocol(request.protocol)?;
+    check_protocol(service.protocol(), request.protocol)?;
     let group = service.group(&request.formation)?;
     let identity = request.identity.clone();
     let known = group.inspect(move |record, _, _| {
@@ -62,7 +61,7 @@ pub(super) async fn report(
     headers: HeaderMap,
     Body(report): Body<Report>,
 ) -> Result<Json<Answer>> {
-    check_protocol(report.protocol)?;
+    check_protocol(service.protocol(), report.protocol)?;
     let node = path.parse("id")?;
     let formation: FormationId =
         parameters.formation.parse().map_err(|error| Failure::bad_value(&format!("{error}")))?;
@@ -79,11 +78,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
 }
 
-fn check_protocol(version: u32) -> Result<()> {
-    if (PROTOCOL.saturating_sub(1)..=PROTOCOL).contains(&version) {
+fn check_protocol(ours: u32, theirs: u32) -> Result<()> {
+    if shared::version::serves(ours, theirs) {
         return Ok(());
     }
-    Err(Failure::bad_value(&format!(
-        "protocol {version} is not spoken here, but {PROTOCOL} and the one before it"
-    )))
+    let older = if theirs < ours { "keeper" } else { "monitor" };
+    let message = format!(
+        "the keeper speaks protocol {theirs}, this monitor {ours} and the one before it: upgrade the \
+         {older} first"
+    );
+    Err(Failure::new(StatusCode::CONFLICT, 3, "protocol", &message))
 }

@@ -1,8 +1,9 @@
 //! When reports are answered, and which are refused.
 
-use super::harness::{Database, Monitor};
+use super::harness::{Database, Monitor, join_request};
 use reqwest::StatusCode;
 use serde_json::json;
+use shared::PROTOCOL;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -77,6 +78,25 @@ async fn who_may_report() {
     assert_eq!(gone.status(), StatusCode::GONE);
     let broken = monitor.post("/v1/nodes/1/report", &json!({ "protocol": 1 })).await;
     assert_eq!((broken.0, &broken.1["code"]), (StatusCode::BAD_REQUEST, &json!(1)));
+}
+
+#[tokio::test]
+async fn keepers_of_another_protocol_are_refused() {
+    let database = Database::start().await;
+    let monitor = Monitor::start(database.store()).await;
+    let mut keeper = monitor.join("one").await;
+    for theirs in [PROTOCOL + 1, u32::MAX] {
+        let mut request = join_request("two", None);
+        request["protocol"] = json!(theirs);
+        let (status, error) = monitor.post("/v1/join", &request).await;
+        assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!(3)));
+        assert_eq!(error["reason"], "protocol");
+        assert!(error["message"].as_str().unwrap().contains("upgrade the monitor"));
+    }
+    keeper.report.protocol = PROTOCOL + 1;
+    assert_eq!(keeper.send(0).await.0, StatusCode::CONFLICT);
+    keeper.report.protocol = PROTOCOL - 1;
+    assert_eq!(keeper.send(0).await.0, StatusCode::OK);
 }
 
 #[tokio::test]

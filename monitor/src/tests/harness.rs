@@ -78,6 +78,7 @@ impl Monitor {
         store.migrate().await.unwrap();
         let (stop, stopping) = watch::channel(false);
         let service = Arc::new(Service::new(Identity {
+            protocol: PROTOCOL,
             monitors: vec!["http://monitor:7432".to_owned()],
             storage: "embedded".to_owned(),
             stopping,

@@ -1,7 +1,9 @@
 //! Where the programs are: ours beside the test executable, PostgreSQL's where packages put them.
 
+use super::process::command;
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// One of our programs. Cargo builds the binaries of other packages only when told to, so a test run
 /// begins with `cargo build --workspace --bins`, as `make test` does.
@@ -14,6 +16,26 @@ pub fn ours(name: &str) -> Result<PathBuf> {
             this.display()
         )
     })
+}
+
+/// Which build of our programs is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Build {
+    /// The one that is shipped.
+    #[default]
+    Ours,
+    /// Another one, which speaks this protocol.
+    Other(u32),
+}
+
+impl Build {
+    /// A command that runs `pgtandem-monitor` or `pgtandem-keeper` of this build.
+    pub fn command(self, program: &str) -> Result<Command> {
+        let Self::Other(protocol) = self else { return Ok(command(&ours(program)?)) };
+        let mut command = command(&ours("pgtandem-other-build")?);
+        command.arg(protocol.to_string()).arg(program.trim_start_matches("pgtandem-"));
+        Ok(command)
+    }
 }
 
 /// One of PostgreSQL's programs, of the newest version that is installed.

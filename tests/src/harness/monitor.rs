@@ -1,10 +1,10 @@
 //! The monitor under test.
 
-use super::binaries;
+use super::binaries::Build;
 use super::clock::Clock;
 use super::place::Place;
 use super::ports::Port;
-use super::process::{Daemon, TRACE, command, kill_all_in, signal};
+use super::process::{Daemon, TRACE, kill_all_in, signal};
 use super::sandbox::Sandbox;
 use super::wait::{DEADLINE, eventually};
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +29,7 @@ pub struct Monitor {
     clock: Option<Clock>,
     port: Port,
     http: reqwest::Client,
+    build: Mutex<Build>,
     process: Mutex<Option<Daemon>>,
 }
 
@@ -43,6 +44,7 @@ impl Monitor {
             clock: sandbox.clock(&sandbox.dir("monitor")?)?,
             port: Port::take()?,
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
+            build: Mutex::default(),
             process: Mutex::new(None),
         })
     }
@@ -55,6 +57,11 @@ impl Monitor {
     /// Its wall clock.
     pub fn clock(&self) -> Result<&Clock> {
         self.clock.as_ref().context("the monitor has no clock of its own")
+    }
+
+    /// From its next start on it is of this build.
+    pub fn install(&self, build: Build) {
+        *self.build.lock().unwrap_or_else(PoisonError::into_inner) = build;
     }
 
     /// Starts it.
@@ -79,7 +86,8 @@ impl Monitor {
 
     /// The command that runs it with a data directory that may not be its own.
     pub fn command_in(&self, data_dir: &Path) -> Result<Command> {
-        let mut command = command(&binaries::ours("pgtandem-monitor")?);
+        let build = *self.build.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = build.command("pgtandem-monitor")?;
         command.arg("run").arg("--data-dir").arg(data_dir);
         command.arg("--listen").arg(self.place.address(self.port.number()).to_string());
         if let Some(trace) = &self.trace {

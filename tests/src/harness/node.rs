@@ -1,6 +1,6 @@
 //! One data node: its keeper, its Postgres, and what can happen to them.
 
-use super::binaries;
+use super::binaries::{self, Build};
 use super::clock::Clock;
 use super::place::Place;
 use super::ports::Port;
@@ -32,6 +32,8 @@ pub struct NodeOptions {
     pub place: Place,
     /// What of it is on a volume of its own.
     pub storage: Storage,
+    /// Which build its keeper is of, to begin with.
+    pub build: Build,
 }
 
 /// A node, whether it runs or not.
@@ -47,6 +49,7 @@ pub struct Node {
     monitor: String,
     options: NodeOptions,
     volume: Option<Volume>,
+    build: Mutex<Build>,
     keeper: Mutex<Option<Daemon>>,
 }
 
@@ -68,6 +71,7 @@ impl Node {
             port: Port::take()?,
             rest: Port::take()?,
             monitor: monitor.to_owned(),
+            build: Mutex::new(options.build),
             options,
             volume,
             keeper: Mutex::new(None),
@@ -146,7 +150,8 @@ impl Node {
 
     /// The command that runs its keeper under a name and with a port that may not be its own.
     pub fn keeper_command_as(&self, name: &str, port: u16) -> Result<Command> {
-        let mut command = command(&binaries::ours("pgtandem-keeper")?);
+        let build = *self.build.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = build.command("pgtandem-keeper")?;
         command.args(["run", "--monitor", &self.monitor, "--name", name]);
         let place = &self.options.place;
         command.arg("--host").arg(place.address(port).ip().to_string());
@@ -173,6 +178,11 @@ impl Node {
             clock.below(&mut command);
         }
         Ok(command)
+    }
+
+    /// From its next start on its keeper is of this build.
+    pub fn install(&self, build: Build) {
+        *self.build.lock().unwrap_or_else(PoisonError::into_inner) = build;
     }
 
     /// Starts its keeper.
