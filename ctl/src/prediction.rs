@@ -76,6 +76,9 @@ pub fn ends(prediction: &Prediction) -> Vec<String> {
 }
 
 fn at_risk(prediction: &Prediction) -> Option<String> {
+    if prediction.outcome == PredictedOutcome::ChangesNothing {
+        return None;
+    }
     match (prediction.bytes_at_risk, &prediction.primary) {
         (Some(0), Some(_)) => Some("no acknowledged commit would be lost".to_owned()),
         (Some(bytes), Some(primary)) => Some(format!(

@@ -215,7 +215,7 @@ fn blocked_serving(record: &Record, view: &View, now: Now) -> Option<Blocker> {
         return None;
     }
     let text = format!(
-        "commits wait for {} of {}, and {} do not stream",
+        "commits wait for {} of {}; not streaming: {}",
         spec.required,
         record.names_of(&spec.standbys),
         record.names_of(&absent)

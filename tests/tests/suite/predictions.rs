@@ -14,7 +14,7 @@ use tests::harness::{Cluster, Node};
 /// What is drawn comes from here.
 const SEED: u64 = 5;
 /// How many situations are drawn, as far as they fit into the time.
-const SITUATIONS: usize = 10;
+const SITUATIONS: usize = 24;
 const TIME: Duration = Duration::from_mins(3);
 /// Fewer would say nothing.
 const FEWEST: usize = 3;

@@ -80,8 +80,9 @@ impl World {
     pub(super) fn run(&mut self) {
         let mut quiet_since = self.now.mono;
         let mut decisions = 0;
+        // What was asked for has been decided, or somebody has died.
+        let mut news = true;
         for _ in 0..LOOKS {
-            let decided = decisions;
             // All that follows from what has been seen is decided before anybody has done its part.
             while let Some(decision) =
                 rules::step(&self.record, &self.view, self.now, self.tie_break)
@@ -91,8 +92,9 @@ impl World {
                 if decisions == DECISIONS {
                     return;
                 }
+                news = true;
             }
-            if decisions > decided {
+            if news {
                 quiet_since = self.now.mono;
             } else {
                 let quiet = self.longest_wait();
@@ -101,6 +103,7 @@ impl World {
                 }
                 self.pass(self.tick(quiet));
             }
+            news = false;
             self.look();
         }
     }
