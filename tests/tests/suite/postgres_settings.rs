@@ -130,7 +130,9 @@ async fn what_waits_for_a_restart_is_shown() -> Result<()> {
     becomes(node, "shared_buffers", "64MB").await?;
     cluster.wait_until("no warning", |status| !warns(status)).await?;
     cluster.settled().await?;
-    cluster.judge().without_workload().await
+    let twice = "lock file \"postmaster.pid\" already exists";
+    let judge = cluster.judge().expecting(twice, "pg_ctl and the keeper both start it");
+    judge.without_workload().await
 }
 
 /// Raised and lowered under load, with restarts in the worst order and a failover between them.
@@ -209,6 +211,7 @@ async fn no_start_fails() -> Result<()> {
         let text = fs::read_to_string(&path)?;
         ensure!(!text.contains(TOO_LITTLE), "{}: {TOO_LITTLE}", path.display());
     }
-    cluster.verdict(workload).await?;
+    let twice = "lock file \"postmaster.pid\" already exists";
+    cluster.judge().expecting(twice, "pg_ctl and the keeper both start it").of(workload).await?;
     Ok(())
 }
