@@ -108,11 +108,6 @@ pub fn check(catalogue: &Catalogue, name: &str, value: &str) -> Result<String, R
     Ok(value.trim().to_owned())
 }
 
-/// Whether a change of it takes effect only after a restart.
-pub fn needs_restart(catalogue: &Catalogue, name: &str) -> bool {
-    find(catalogue, name).is_some_and(|(_, known)| known.context == "postmaster")
-}
-
 /// PostgreSQL does not tell upper from lower case here.
 fn find<'a>(catalogue: &'a Catalogue, name: &str) -> Option<(&'a str, &'a Known)> {
     if let Some((name, known)) = catalogue.settings.get_key_value(name) {

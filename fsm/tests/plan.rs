@@ -5,7 +5,7 @@ use crate::rig::{Outcome, Rig};
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
-use shared::goal::{self, Assignment, Goal, Member, Order};
+use shared::goal::{self, Assignment, Goal, Member, Order, Orders};
 use shared::history::{History, Lineage, LineageEntry, Segment, Start};
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};

@@ -1,5 +1,7 @@
 //! The settings of PostgreSQL that the operator gave: what each node is told of them, and how far each
-//! node is. Projections of the record and of what the nodes report, with no state of their own.
+//! node is. Projections of the record and of what the nodes report, with no state of their own. The limits
+//! come from reports, hence may be old when they arrive: whatever is done under them, a node looks at its
+//! own log before it starts.
 //!
 //! Not here: what may be set (`crate::pgsettings`), and what a node makes of it
 //! (`crate::node::pgsettings`).

@@ -3,7 +3,7 @@
 
 /// Names and reasons.
 const REFUSED: &[(&str, &str)] = &[
-    ("port", SET_NODE),
+    ("port", "it is an option of the keeper, --port"),
     ("listen_addresses", "it is an option of the keeper, --listen-addresses"),
     ("unix_socket_directories", "it is an option of the keeper, --socket-dir"),
     ("max_slot_wal_keep_size", "it is an option of the keeper, --max-slot-wal-keep-size"),
@@ -38,7 +38,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("external_pid_file", PLACE),
 ];
 
-const SET_NODE: &str = "it is an option of the keeper, --port";
 const UPSTREAM: &str = "pgtandem says whom a standby follows";
 const RECOVERY: &str = "a standby has to follow its primary to the end";
 const PLACE: &str = "the keeper has to find the files where it put them";

@@ -45,7 +45,7 @@ impl From<ApiError> for Failure {
             (3, "dropped") => StatusCode::GONE,
             (3, _) => StatusCode::CONFLICT,
             (5, _) => StatusCode::GATEWAY_TIMEOUT,
-            (6, "busy") => StatusCode::TOO_MANY_REQUESTS,
+            (6, "busy" | "changed_meanwhile" | "no_catalogue") => StatusCode::TOO_MANY_REQUESTS,
             (4 | 6, _) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

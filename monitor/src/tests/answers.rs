@@ -4,6 +4,7 @@ use super::harness::{Database, Monitor, join_request};
 use reqwest::StatusCode;
 use serde_json::json;
 use shared::PROTOCOL;
+use shared::pgsettings::{Catalogue, Known};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -126,4 +127,46 @@ async fn a_monitor_that_stops_answers_what_it_holds() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     monitor.stop();
     tokio::time::timeout(Duration::from_secs(1), held).await.unwrap().unwrap();
+}
+
+/// Reports stay small: what a server knows of its settings is sent when it is asked for.
+#[tokio::test]
+async fn a_catalogue_of_settings_is_asked_for_until_it_is_there() {
+    let database = Database::start().await;
+    let monitor = Monitor::start(database.store()).await;
+    let mut keeper = monitor.join("one").await;
+    keeper.settle().await;
+    let path = "/v1/formations/default/actions";
+    let set = json!({ "action": "configure", "changes": { "work_mem": "8MB" }, "by": "ann" });
+    let (status, error) = monitor.post(path, &set).await;
+    assert_eq!((status, &error["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!(6)));
+
+    keeper.report.postgres.version = Some("15.18".to_owned());
+    keeper.report.postgres.running = true;
+    assert!(keeper.talk(0).await.wants_catalogue);
+    let known = Known {
+        vartype: "integer".to_owned(),
+        unit: Some("kB".to_owned()),
+        min_val: Some("64".to_owned()),
+        max_val: Some("2147483647".to_owned()),
+        enumvals: Vec::new(),
+        context: "user".to_owned(),
+    };
+    let settings = [("work_mem".to_owned(), known)].into();
+    let catalogue = Catalogue { version: "15.18".to_owned(), settings };
+    keeper.report.catalogue = Some(Box::new(catalogue));
+    assert!(!keeper.talk(0).await.wants_catalogue);
+    keeper.report.catalogue = None;
+    assert!(!keeper.talk(0).await.wants_catalogue);
+
+    let (status, done) = monitor.post(path, &set).await;
+    assert_eq!((status, &done["outcome"]), (StatusCode::OK, &json!("done")));
+    let told = keeper.talk(5000).await.assignment.settings;
+    assert_eq!(told.values["work_mem"], "8MB");
+    let path = "/v1/formations/default/postgres-settings";
+    let applied = |seen: &serde_json::Value| seen["nodes"][0]["applied"].clone();
+    assert_eq!(applied(&monitor.get(path).await.1), json!(false));
+    keeper.report.settings.revision = told.revision;
+    keeper.talk(0).await;
+    assert_eq!(applied(&monitor.get(path).await.1), json!(true));
 }

@@ -89,6 +89,44 @@ async fn settings_and_their_faults() {
 }
 
 #[tokio::test]
+async fn what_a_server_says_of_its_settings() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    configure(
+        &instance,
+        &[("work_mem", "8MB"), ("synchronous_commit", "remote_write"), ("x.y", "7")],
+    );
+    let server = start(&instance).await;
+    let session = connect(&instance).await;
+    let shown = session.in_force(&["work_mem", "synchronous_commit", "x.y", "none.such"]).await;
+    let shown: Vec<_> = shown.unwrap().into_iter().collect();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    // Not what our own sessions run with.
+    let commit = pair("synchronous_commit", "remote_write");
+    assert_eq!(shown, [commit, pair("work_mem", "8MB"), pair("x.y", "7")]);
+
+    let catalogue = session.catalogue().await.unwrap();
+    assert_eq!(catalogue.settings["work_mem"].unit.as_deref(), Some("kB"));
+    assert!(catalogue.settings["wal_level"].enumvals.contains(&"replica".to_owned()));
+
+    configure(&instance, &[("max_connections", "30")]);
+    server.signal(Signal::Reload).unwrap();
+    let required = session.required().await.unwrap();
+    assert_eq!(required.len(), 5, "{required:?}");
+    let connections = required["max_connections"];
+    assert_eq!(
+        (connections.running, connections.next, connections.beneath),
+        (20, Some(30), Some(100))
+    );
+    assert_eq!(instance.configured("max_connections").await.unwrap(), "30");
+    let control = instance.control_data().await.unwrap().required;
+    assert_eq!(control["max_connections"], 20);
+    configure(&instance, &[("max_connections", "many")]);
+    let error = instance.configured("max_connections").await.unwrap_err().to_string();
+    assert!(error.contains("\"max_connections\""), "{error}");
+}
+
+#[tokio::test]
 async fn slots() {
     let place = Place::new();
     let instance = place.cluster("a").await;
