@@ -10,7 +10,7 @@ use shared::ids::NodeId;
 use sim::{Walk, World, at, monitor, walk};
 use std::collections::BTreeSet;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 const ACTIONS: usize = 3000;
 
 /// Walks; after each action `look` sees the world and what was decided.
@@ -38,8 +38,8 @@ fn decisions_are_sound() {
             rules_seen.extend(decision.events.iter().map(|event| event.rule.clone()));
         }
     });
-    // What no walk asks for: drops, keepers that are asked to stop, an old copy of the record.
-    let rare = ["record-is-old", "primary-hands-over", "dropped"];
+    // What no walk asks for: drops, pauses, keepers that are asked to stop, an old copy of the record.
+    let rare = ["record-is-old", "primary-hands-over", "withheld-is-over", "dropped"];
     let unseen: Vec<_> = rules::RULES
         .iter()
         .map(|rule| rule.name)

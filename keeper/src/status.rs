@@ -165,6 +165,8 @@ async fn tell(
 const RULES: &[(&str, &str, &str)] = &[
     ("any", "wait", "nothing"),
     ("postgres runs", "dropped", "stop (fast)"),
+    ("an operator asked for a new copy", "follow", "clone"),
+    ("an operator asked for a restart, postgres answers", "primary, follow", "restart"),
     ("postgres is writable", "maintenance", "stop (immediate)"),
     ("postgres is writable", "seal", "stop: fast where it drains, else immediate"),
     ("standby with an upstream", "seal", "configure without upstream, wait for the three signs"),
