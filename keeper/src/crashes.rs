@@ -53,6 +53,12 @@ impl Crashes {
 
     /// Whether it can be started, apart from its data.
     pub fn checked(&mut self, outcome: Result<(), String>) {
+        if outcome.is_ok() && self.unfit.is_some() {
+            // Somebody has mended what ended it until now: none of that was for its data.
+            for crash in &mut self.recent {
+                crash.standby = false;
+            }
+        }
         self.unfit = outcome.err();
     }
 
@@ -120,6 +126,21 @@ mod tests {
         crashes.is_ready();
         assert_eq!((crashes.down_since(), crashes.was_starting()), (None, false));
         assert_eq!(crashes.times().len(), 2, "a brief success does not give the budget back");
+    }
+
+    #[test]
+    fn what_has_been_mended_is_held_against_nobody() {
+        let mut crashes = Crashes::default();
+        for at in 1..5 {
+            crashes.ended(Millis(at), true, None);
+            crashes.checked(Err("a syntax error".to_owned()));
+        }
+        crashes.ended(Millis(5), true, None);
+        crashes.checked(Ok(()));
+        assert_eq!(crashes.times_as_standby(), []);
+        crashes.ended(Millis(6), true, None);
+        crashes.checked(Ok(()));
+        assert_eq!(crashes.times_as_standby(), [Millis(6)]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ async fn becomes_a_group(cluster: &Cluster) -> Result<()> {
     cluster.settled().await?;
     let judge = cluster.judge();
     let judge = judge.expecting("role \"pgtandem_keeper\" does not exist", "it is made then");
+    let judge = judge.expecting("role \"pgtandem_monitor\" does not exist", "it is made then");
     judge.of(workload).await?;
     Ok(())
 }
