@@ -380,6 +380,11 @@ fn a_pause_withholds_elections() {
     let again = step(&told.record, &view);
     assert!(again.is_none_or(|again| again.record.phase == Phase::Serving
         && again.events.iter().all(|event| event.kind != "paused")));
+    // A host that has just closed its connection is not well, however fresh its last report.
+    let mut gone = View::clone(&world.monitor.view);
+    gone.nodes.get_mut(&primary).unwrap().closed = true;
+    let still = step(&told.record, &gone);
+    assert!(still.is_none_or(|still| still.events[0].rule != "withheld-is-over"));
     // It is well again, and would be told again.
     let over = step(&told.record, &world.monitor.view).unwrap();
     assert_eq!(over.events[0].rule, "withheld-is-over");

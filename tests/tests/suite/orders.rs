@@ -35,7 +35,8 @@ async fn restart_all() -> Result<()> {
     let postmasters: Vec<_> =
         cluster.nodes().iter().map(Node::postmaster).collect::<Result<_>>()?;
     let begin = Instant::now();
-    cluster.perform(&["restart", "--all"]).await?;
+    let answer = cluster.pgtandem(&["restart", "--all"]).await?;
+    ensure!(answer.code == 0 && answer.stdout.lines().count() == 4, "{answer:?}");
     let after = cluster.settled().await?;
     ensure!(after.epoch.0 == before.epoch.0 + 1, "{} changes", after.epoch.0 - before.epoch.0);
     for (node, old) in cluster.nodes().iter().zip(postmasters) {
@@ -60,7 +61,7 @@ async fn reinit() -> Result<()> {
     ensure!(standby.pgdata_inode()? != directory, "it is the copy that was there");
     let primary = cluster.primary().await?;
     let refused = cluster.pgtandem(&["reinit", primary.name()]).await?;
-    ensure!(refused.code == 3 && refused.stderr.contains("is the primary"), "{refused:?}");
+    ensure!(refused.code == 3 && refused.stdout.contains("is_primary"), "{refused:?}");
     cluster.settled().await?;
     cluster.verdict(workload).await?;
     Ok(())

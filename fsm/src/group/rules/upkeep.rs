@@ -1,7 +1,7 @@
 //! What happens beside the primary: old records, readmissions, operations and reported states.
 
 use super::{Change, Context, in_phase_for};
-use crate::group::detector::verdict;
+use crate::group::detector::{Verdict, verdict};
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::request::configure::forget;
 use crate::group::rules::election::begin;
@@ -127,7 +127,9 @@ pub(super) fn withheld_is_over(context: &Context<'_>) -> Option<Change> {
     let record = context.record;
     record.paused.as_ref()?.withheld.as_ref()?;
     let (id, report) = context.fresh_primary()?;
-    if !report.postgres.running || report.failed.is_some() || report.leaving {
+    // Its last report may be fresh and its host gone.
+    let good = verdict(context.view, id, &context.timers, context.now.mono) == Verdict::Good;
+    if !good || !report.postgres.running || report.failed.is_some() || report.leaving {
         return None;
     }
     let mut next = record.clone();
