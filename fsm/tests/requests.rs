@@ -3,6 +3,7 @@
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
+use shared::goal::Orders;
 use shared::ids::{NodeId, NodeName};
 use shared::settings::Settings;
 use sim::{Walk, World, at, walk};
@@ -355,6 +356,50 @@ fn restarts_and_new_copies() {
     let orders = world.monitor.record.nodes[&primary(&world)].orders;
     assert_eq!((orders.restart, orders.copy), (operation.id, 0));
     expect(&world, &reinit(&standby), 6, "busy");
+}
+
+/// The only standby is to be copied anew, and becomes the primary before its keeper has heard of that: the
+/// order ends, so that others can be given, and is not carried out later.
+#[test]
+fn a_primary_is_not_copied() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let node = name(&world, standby);
+    done(&mut world, &Action::Reinit { node });
+    world.monitor.record_mut().primary = Some(standby);
+    world.decide();
+    let record = &world.monitor.record;
+    let result = record.finished.last().unwrap();
+    assert_eq!((result.outcome, record.operation.as_ref()), (Outcome::Failed, None), "{result:?}");
+    assert_eq!(record.nodes[&standby].orders, Orders::default());
+}
+
+/// What was called done, or failed, is not ordered any more: a keeper without state would do it again.
+#[test]
+fn an_order_ends_with_its_operation() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let node = name(&world, standby);
+    done(&mut world, &Action::Restart { node });
+    assert_ne!(world.monitor.record.nodes[&standby].orders, Orders::default());
+    walk::converge(&mut world).unwrap();
+    let record = &world.monitor.record;
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Done);
+    assert_eq!(record.nodes[&standby].orders, Orders::default());
+}
+
+/// A primary whose keeper was asked to stop, and that is down: two rules would replace it, and one is told.
+#[test]
+fn what_a_pause_withholds_is_not_told_in_turn() {
+    let mut world = world();
+    done(&mut world, &Action::Pause);
+    let primary = primary(&world);
+    let report = world.monitor.view_mut().nodes.get_mut(&primary).unwrap().report.as_mut().unwrap();
+    (report.failed, report.leaving) = (Some("it cannot".to_owned()), true);
+    world.decide();
+    assert_eq!(world.violation(), None);
+    let pause = world.monitor.record.paused.as_ref().unwrap();
+    assert_eq!(pause.withheld.as_deref(), Some("primary-cannot-run"));
 }
 
 /// A pause withholds what rules would begin, says so once, and not what operators ask for.

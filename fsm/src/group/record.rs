@@ -534,9 +534,13 @@ impl Record {
         self.finished.iter().find(|result| result.id == id).cloned()
     }
 
-    /// Ends the operation under way.
+    /// Ends the operation under way, and with it what it has ordered: a keeper that was away, or has lost
+    /// its state, does not begin with what nobody waits for any more.
     pub(crate) fn finish(&mut self, outcome: Outcome, reason: &str, now: Now) {
         if let Some(operation) = self.operation.take() {
+            if let Some(node) = operation.target.and_then(|id| self.nodes.get_mut(&id)) {
+                node.orders = Orders::default();
+            }
             let mut result = self.result_of(&operation, outcome, reason);
             result.finished_at = Some(now.wall);
             self.finished.push(result);

@@ -275,6 +275,10 @@ fn ordered(
         return Some((Outcome::Failed, format!("{}: {failed}", node.name)));
     }
     let is_primary = record.phase == Phase::Serving && record.primary == Some(id);
+    if is_primary && kind == OperationKind::Reinit {
+        let reason = format!("{} has become the primary, which there is nothing to copy from", node.name);
+        return Some((Outcome::Failed, reason));
+    }
     let serves = if is_primary {
         record.is_sync_settled() && report.in_force.is_some()
     } else {
