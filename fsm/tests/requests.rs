@@ -3,7 +3,6 @@
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
-use shared::goal::Orders;
 use shared::ids::{NodeId, NodeName};
 use shared::settings::Settings;
 use sim::{Walk, World, at, walk};
@@ -352,40 +351,85 @@ fn restarts_and_new_copies() {
     expect(&world, &reinit(&nobody()), 1, "unknown_node");
     expect(&world, &restart(&nobody()), 1, "unknown_node");
     done(&mut world, &restart(&own));
+    assert_eq!(next_rule(&mut world), "operation-goes-on");
     let operation = world.monitor.record.operation.clone().unwrap();
     let orders = world.monitor.record.nodes[&primary(&world)].orders;
     assert_eq!((orders.restart, orders.copy), (operation.id, 0));
     expect(&world, &reinit(&standby), 6, "busy");
 }
 
-/// The only standby is to be copied anew, and becomes the primary before its keeper has heard of that: the
-/// order ends, so that others can be given, and is not carried out later.
+/// Takes the next decision, and gives its rule.
+fn next_rule(world: &mut World) -> String {
+    let (record, view) = (&world.monitor.record, &world.monitor.view);
+    let decision = fsm::group::rules::step(record, view, at(world.now), 0).expect("a decision");
+    let rule = decision.events[0].rule.clone();
+    world.monitor.commit(decision, world.now);
+    rule
+}
+
+/// The primary has the newest spec in force.
+fn confirm(world: &mut World) {
+    let (primary, record) = (primary(world), &world.monitor.record);
+    let (epoch, generation) = (record.epoch, record.newest_spec().unwrap().generation);
+    let evidence = world.monitor.view_mut().nodes.get_mut(&primary).unwrap();
+    let in_force = shared::report::InForce { epoch, generation };
+    evidence.report.as_mut().unwrap().in_force = Some(in_force);
+}
+
+/// Commits do not wait for a standby that is away because an operator wanted it so.
 #[test]
-fn a_primary_is_not_copied() {
+fn a_standby_leaves_the_sync_set_before_it_goes_away() {
+    for action in [|node| Action::Restart { node }, |node| Action::Reinit { node }] {
+        let mut world = world();
+        let standby = standbys(&world)[0];
+        let action = action(name(&world, standby));
+        done(&mut world, &action);
+        let orders = |world: &World| world.monitor.record.nodes[&standby].orders;
+        assert_eq!(next_rule(&mut world), "sync-change");
+        assert_eq!(orders(&world), shared::goal::Orders::default());
+        let stays = world.monitor.record.newest_spec().unwrap().standbys.clone();
+        assert!(!stays.contains(&standby) && stays.len() == 1, "{stays:?}");
+        confirm(&mut world);
+        assert_eq!(next_rule(&mut world), "sync-confirmed");
+        assert_eq!(next_rule(&mut world), "operation-goes-on");
+        let operation = world.monitor.record.operation.as_ref().unwrap().id;
+        assert_eq!(orders(&world).restart.max(orders(&world).copy), operation);
+    }
+}
+
+/// All are demanded: commits wait for it all the same, so it goes at once.
+#[test]
+fn a_standby_that_is_demanded_restarts_as_a_member() {
+    let mut world = world();
+    world.monitor.record_mut().settings.number_sync_standbys = Some(2);
+    assert_eq!(next_rule(&mut world), "sync-change");
+    confirm(&mut world);
+    assert_eq!(next_rule(&mut world), "sync-confirmed");
+    let standby = standbys(&world)[0];
+    let node = name(&world, standby);
+    expect(&world, &Action::Reinit { node: node.clone() }, 3, "too_few_standbys");
+    done(&mut world, &Action::Restart { node });
+    assert_eq!(next_rule(&mut world), "operation-goes-on");
+    let operation = world.monitor.record.operation.as_ref().unwrap().id;
+    assert_eq!(world.monitor.record.nodes[&standby].orders.restart, operation);
+    assert!(world.monitor.record.is_sync_member(standby));
+}
+
+/// Whoever is elected meanwhile has nobody to be copied from; the order does not outlive the operation.
+#[test]
+fn a_new_copy_of_what_has_become_the_primary() {
     let mut world = world();
     let standby = standbys(&world)[0];
     let node = name(&world, standby);
     done(&mut world, &Action::Reinit { node });
-    world.monitor.record_mut().primary = Some(standby);
-    world.decide();
+    let record = world.monitor.record_mut();
+    record.nodes.get_mut(&standby).unwrap().orders.copy = 1;
+    record.primary = Some(standby);
+    // The new primary has a sync set of its own to make.
+    assert!((0..3).any(|_| next_rule(&mut world) == "operation-done"));
     let record = &world.monitor.record;
-    let result = record.finished.last().unwrap();
-    assert_eq!((result.outcome, record.operation.as_ref()), (Outcome::Failed, None), "{result:?}");
-    assert_eq!(record.nodes[&standby].orders, Orders::default());
-}
-
-/// What was called done, or failed, is not ordered any more: a keeper without state would do it again.
-#[test]
-fn an_order_ends_with_its_operation() {
-    let mut world = world();
-    let standby = standbys(&world)[0];
-    let node = name(&world, standby);
-    done(&mut world, &Action::Restart { node });
-    assert_ne!(world.monitor.record.nodes[&standby].orders, Orders::default());
-    walk::converge(&mut world).unwrap();
-    let record = &world.monitor.record;
-    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Done);
-    assert_eq!(record.nodes[&standby].orders, Orders::default());
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
+    assert_eq!(record.nodes[&standby].orders, shared::goal::Orders::default());
 }
 
 /// A primary whose keeper was asked to stop, and that is down: two rules would replace it, and one is told.

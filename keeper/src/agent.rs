@@ -554,11 +554,18 @@ impl Agent {
                 None => std::future::pending().await,
             }
         };
+        let job = async {
+            match &mut self.node.job {
+                Some(job) => job.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(pause.min(self.line.pause())) => {}
             _ = self.heard.changed() => {}
             _ = self.ending.changed() => {}
             () = ended => {}
+            () = job => {}
         }
     }
 }

@@ -247,3 +247,6 @@ struct Essence {
 pub fn flushed(heard: &Heard) -> Vec<(NodeId, Lsn)> {
     heard.answer.as_ref().map(|answer| answer.flushed.clone()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

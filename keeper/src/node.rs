@@ -157,8 +157,20 @@ pub struct Job {
     pub began: Millis,
     /// Done and total, in bytes.
     pub progress: watch::Receiver<Option<(u64, u64)>>,
-    /// Its end.
+    /// Itself.
     pub task: JoinHandle<Result<(), String>>,
+    /// How it ended.
+    pub outcome: Option<Result<(), String>>,
+}
+
+impl Job {
+    /// Waits for its end. May be given up and asked again.
+    pub async fn ended(&mut self) {
+        if self.outcome.is_none() {
+            let ended = (&mut self.task).await;
+            self.outcome = Some(ended.unwrap_or_else(|error| Err(error.to_string())));
+        }
+    }
 }
 
 impl Drop for Job {

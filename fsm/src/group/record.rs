@@ -189,7 +189,7 @@ pub struct Node {
     pub maintenance: bool,
     /// Being dropped.
     pub dropping: bool,
-    /// What its keeper is to do once.
+    /// What its keeper is to do once, as long as the operation that asks for it is under way.
     #[serde(default)]
     pub orders: Orders,
     /// What its keeper last said.
@@ -249,6 +249,19 @@ impl OperationKind {
             Self::Drop => "drop",
             Self::Restart => "restart",
             Self::Reinit => "reinit",
+        }
+    }
+
+    /// Whether it is something that a keeper does once.
+    pub(crate) fn is_order(self) -> bool {
+        match self {
+            Self::Restart | Self::Reinit => true,
+            Self::Switchover
+            | Self::Failover
+            | Self::Promote
+            | Self::MaintenanceOn
+            | Self::MaintenanceOff
+            | Self::Drop => false,
         }
     }
 }
@@ -534,11 +547,19 @@ impl Record {
         self.finished.iter().find(|result| result.id == id).cloned()
     }
 
-    /// Ends the operation under way, and with it what it has ordered: a keeper that was away, or has lost
-    /// its state, does not begin with what nobody waits for any more.
+    /// Whether an operator has asked for something that takes this standby away for a while.
+    pub(crate) fn is_to_be_away(&self, id: NodeId) -> bool {
+        self.operation.as_ref().is_some_and(|operation| {
+            operation.target == Some(id) && operation.kind.is_order() && self.primary != Some(id)
+        })
+    }
+
+    /// Ends the operation under way, and with it what it ordered.
     pub(crate) fn finish(&mut self, outcome: Outcome, reason: &str, now: Now) {
         if let Some(operation) = self.operation.take() {
-            if let Some(node) = operation.target.and_then(|id| self.nodes.get_mut(&id)) {
+            if let Some(node) = operation.target.and_then(|id| self.nodes.get_mut(&id))
+                && operation.kind.is_order()
+            {
                 node.orders = Orders::default();
             }
             let mut result = self.result_of(&operation, outcome, reason);

@@ -197,8 +197,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "operation-goes-on",
         phase: "serving",
-        conditions: "the node of the operation is no longer the primary",
-        next: "serving; the node goes into maintenance or is being dropped",
+        conditions: "the node of the operation is no longer the primary, or, for a restart or a new copy, no commit needs to wait for it",
+        next: "serving; the node goes into maintenance, is being dropped, or gets its order",
         fire: upkeep::operation_goes_on,
     },
     Rule {

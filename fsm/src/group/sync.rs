@@ -57,7 +57,7 @@ fn is_fit(record: &Record, view: &View, id: NodeId, now: Millis) -> bool {
     let nothing = Evidence::default();
     let evidence = view.nodes.get(&id).unwrap_or(&nothing);
     let unwilling = evidence.report.as_ref().is_some_and(|r| r.leaving || r.failed.is_some());
-    if verdict(view, id, &timers, now).is_dead() || unwilling {
+    if verdict(view, id, &timers, now).is_dead() || unwilling || record.is_to_be_away(id) {
         return false;
     }
     let member = record.newest_spec().is_some_and(|spec| spec.standbys.contains(&id));

@@ -111,7 +111,7 @@ impl Node {
         tracing::info!(node.id = self.id.0, "{} from node {from} begins", step.name());
         let began = clock::now();
         self.forget_server();
-        self.job = Some(Job { step, purpose: (from, epoch), began, progress, task });
+        self.job = Some(Job { step, purpose: (from, epoch), began, progress, task, outcome: None });
         Ok(())
     }
 
@@ -128,13 +128,14 @@ impl Node {
             self.job = None;
             return false;
         }
-        if !job.task.is_finished() {
+        if job.outcome.is_none() && !job.task.is_finished() {
             let progress = *job.progress.borrow();
             let (name, began) = (job.step.name(), job.began);
             self.show_step(name, progress, began);
             return true;
         }
-        let ended = (&mut job.task).await.unwrap_or_else(|error| Err(error.to_string()));
+        job.ended().await;
+        let Some(ended) = job.outcome.take() else { return false };
         let (step, from, began) = (job.step.clone(), job.purpose.0, job.began);
         let name = step.name();
         self.job = None;

@@ -166,6 +166,9 @@ impl Verdict<'_> {
             select 'register ' || key || ' ' || value from registers union all \
             select 'list ' || key || ' ' || items::text from lists) content (row)";
         let source = primary.sql().await?;
+        // Commits that were waiting for a standby when its copy was begun cannot be seen there before
+        // another transaction ends (docs/postgres-facts.md).
+        source.run("select pg_logical_emit_message(true, 'verdict', '')").await?;
         let end: String = source.value("select pg_current_wal_insert_lsn()::text", &[]).await?;
         let wanted: String = source.value(CONTENT, &[]).await?;
         let status = self.cluster.monitor().status().await?;

@@ -43,13 +43,21 @@ impl Host {
         self.address
     }
 
+    /// The Ethernet address of its network card, locally administered.
+    fn card(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
     /// Powers it on; nothing runs on it yet.
     pub fn power_on(&self) -> Result<()> {
         let mut space = self.space();
         ensure!(space.is_none(), "{} is on already", self.name);
         let new = Space::new()?;
         let (holder, port) = (new.holder().to_string(), self.port.as_str());
-        let cable = ["type", "veth", "peer", "name", "eth0", "netns", &holder];
+        // A machine keeps the address of its network card: others remember it for a minute.
+        let card = self.card();
+        let cable = ["type", "veth", "peer", "name", "eth0", "address", &card, "netns", &holder];
         self.switch.run(&[&["ip", "link", "add", port][..], &cable].concat())?;
         self.switch.run(&["ip", "link", "set", port, "master", "br0", "up"])?;
         new.run(&["ip", "link", "set", "lo", "up"])?;

@@ -49,7 +49,8 @@ async fn restart_all() -> Result<()> {
     Ok(())
 }
 
-/// The old copy is there until the new one is, under a new inode; the primary cannot be copied from itself.
+/// The old copy is there until the new one is, under a new inode; no commit waits for it meanwhile. The
+/// primary cannot be copied from itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reinit() -> Result<()> {
     let cluster = Cluster::builder().nodes(2).untraced().start().await?;
@@ -59,6 +60,12 @@ async fn reinit() -> Result<()> {
     let directory = standby.pgdata_inode()?;
     cluster.perform(&["reinit", standby.name()]).await?;
     ensure!(standby.pgdata_inode()? != directory, "it is the copy that was there");
+    let events = cluster.monitor().events(0).await?;
+    let at = |what: &str| {
+        events.iter().rposition(|event| event.reason.contains(what)).context(what.to_owned())
+    };
+    let (left, ordered) = (at("commits wait for no standby")?, at("makes a new copy of the data")?);
+    ensure!(left < ordered, "commits waited for it: {events:?}");
     let primary = cluster.primary().await?;
     let refused = cluster.pgtandem(&["reinit", primary.name()]).await?;
     ensure!(refused.code == 3 && refused.stdout.contains("is_primary"), "{refused:?}");

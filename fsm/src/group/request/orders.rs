@@ -7,16 +7,12 @@ use shared::ids::{NodeId, NodeName};
 
 impl Request<'_> {
     /// A restart is an order to the keeper: Postgres is down because it has to be, which no rule takes for
-    /// a failure as long as the keeper reports.
+    /// a failure as long as the keeper reports. The order is given by the rule `operation-goes-on`.
     pub(super) fn restart(&self, name: &NodeName) -> Result<Reply, ApiError> {
         let (id, _) = self.at_work(name)?;
-        let mut next = self.record.clone();
-        let order = next.next_operation;
-        if let Some(node) = next.nodes.get_mut(&id) {
-            node.orders.restart = order;
-        }
         let note =
             Note::new("operation", "operator", format!("postgres of {name} is to be restarted"));
+        let next = self.record.clone();
         Ok(self.accepted(next, OperationKind::Restart, Some(id), note.about(id)))
     }
 
@@ -30,12 +26,8 @@ impl Request<'_> {
             return Err(refused("is_primary", message, &[name]));
         }
         self.keeps_enough(id, name)?;
-        let mut next = self.record.clone();
-        let order = next.next_operation;
-        if let Some(node) = next.nodes.get_mut(&id) {
-            node.orders.copy = order;
-        }
         let note = Note::new("operation", "operator", format!("{name} is to be copied anew"));
+        let next = self.record.clone();
         Ok(self.accepted(next, OperationKind::Reinit, Some(id), note.about(id)))
     }
 

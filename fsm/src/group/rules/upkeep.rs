@@ -5,7 +5,7 @@ use crate::group::detector::{Verdict, verdict};
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::request::configure::forget;
 use crate::group::rules::election::begin;
-use crate::group::sync::replica;
+use crate::group::sync::{desired, replica};
 use serde_json::json;
 use shared::api::Outcome;
 use shared::ids::NodeId;
@@ -90,25 +90,39 @@ pub(super) fn announced(context: &Context<'_>) -> Option<Change> {
     Some(Change { next, notes })
 }
 
-/// Maintenance or drop of a former primary, once another node serves.
+/// Maintenance or drop of a former primary, once another node serves; a restart or a new copy, once the
+/// node may be away.
 pub(super) fn operation_goes_on(context: &Context<'_>) -> Option<Change> {
     let record = context.record;
     let operation = record.operation.as_ref()?;
     let id = operation.target?;
     let node = record.nodes.get(&id)?;
-    if record.phase != Phase::Serving || record.primary == Some(id) {
+    if record.phase != Phase::Serving {
         return None;
     }
+    let is_primary = record.primary == Some(id);
     let mut next = record.clone();
     let changed = next.nodes.get_mut(&id)?;
     let reason = match operation.kind {
-        OperationKind::MaintenanceOn if !node.maintenance => {
+        OperationKind::MaintenanceOn if !is_primary && !node.maintenance => {
             changed.maintenance = true;
             format!("{} goes into maintenance", node.name)
         }
-        OperationKind::Drop if !node.dropping => {
+        OperationKind::Drop if !is_primary && !node.dropping => {
             changed.dropping = true;
             format!("{} is being dropped", node.name)
+        }
+        OperationKind::Restart
+            if node.orders.restart != operation.id && may_be_away(context, id) =>
+        {
+            changed.orders.restart = operation.id;
+            format!("{} restarts postgres", node.name)
+        }
+        OperationKind::Reinit
+            if !is_primary && node.orders.copy != operation.id && may_be_away(context, id) =>
+        {
+            changed.orders.copy = operation.id;
+            format!("{} makes a new copy of the data", node.name)
         }
         OperationKind::MaintenanceOn
         | OperationKind::Drop
@@ -120,6 +134,17 @@ pub(super) fn operation_goes_on(context: &Context<'_>) -> Option<Change> {
         | OperationKind::Promote => return None,
     };
     Some(Change { next, notes: vec![context.note("operation", reason).about(id)] })
+}
+
+/// Whether a node may be away without holding up commits: none wait for it, or there are too few others
+/// that could be waited for.
+fn may_be_away(context: &Context<'_>, id: NodeId) -> bool {
+    let record = context.record;
+    let needed = || {
+        let wanted = desired(record, context.view, context.now.mono);
+        wanted.is_some_and(|spec| spec.standbys.contains(&id))
+    };
+    record.primary == Some(id) || !record.is_sync_member(id) || needed()
 }
 
 /// So that the next failure during a pause is told, too.
@@ -276,7 +301,7 @@ fn ordered(
     }
     let is_primary = record.phase == Phase::Serving && record.primary == Some(id);
     if is_primary && kind == OperationKind::Reinit {
-        let reason = format!("{} has become the primary, which there is nothing to copy from", node.name);
+        let reason = format!("{} has become the primary, which is copied from nobody", node.name);
         return Some((Outcome::Failed, reason));
     }
     let serves = if is_primary {
@@ -284,14 +309,14 @@ fn ordered(
     } else {
         report.state == NodeState::Secondary && replica(record, context.view, id).is_some()
     };
-    let (done, reason) = if kind == OperationKind::Reinit {
-        let done = report.done.copy >= node.orders.copy;
-        (done, format!("{} follows with a new copy of the data", node.name))
+    let (order, done, reason) = if kind == OperationKind::Reinit {
+        let reason = format!("{} follows with a new copy of the data", node.name);
+        (node.orders.copy, report.done.copy, reason)
     } else {
-        let done = report.done.restart >= node.orders.restart;
-        (done, format!("postgres of {} has been restarted", node.name))
+        let reason = format!("postgres of {} has been restarted", node.name);
+        (node.orders.restart, report.done.restart, reason)
     };
-    (done && serves).then_some((Outcome::Done, reason))
+    (order > 0 && done >= order && serves).then_some((Outcome::Done, reason))
 }
 
 /// Whether every living follower streams from the primary and has answered it.

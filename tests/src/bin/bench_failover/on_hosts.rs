@@ -15,6 +15,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Enough for the WAL of all rounds.
 const MEGABYTES: u32 = 2048;
 
+/// How often a keeper reports, by default.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A scenario: what happens to whom.
 struct Scenario {
     name: &'static str,
@@ -90,6 +93,7 @@ async fn primary(
     for round in 1..=rounds {
         let old = site.cluster().primary().await?;
         let befallen = Befallen::of(scenario.kind, old);
+        at_any_moment().await;
         let fault = Instant::now();
         befallen.happen(site).await?;
         if scenario.kind == Kind::CutOff {
@@ -119,6 +123,7 @@ async fn standby(
         let standby = standbys.first().context("no standby")?;
         let befallen = Befallen::of(Kind::PowerOff, standby);
         let before = site.cluster().settled().await?;
+        at_any_moment().await;
         let fault = Instant::now();
         befallen.happen(site).await?;
         let after = site.cluster().settled().await?;
@@ -130,6 +135,11 @@ async fn standby(
         say(&format!("{} {round:3}: {:.3}", stall.name, stall.times.newest()))?;
     }
     Ok(stall)
+}
+
+/// A fault knows nothing of the keeper's reports: it comes at any moment between two of them.
+async fn at_any_moment() {
+    tokio::time::sleep(REPORT_INTERVAL.mul_f64(rand::random())).await;
 }
 
 /// Waits until another node is the primary and takes writes.
