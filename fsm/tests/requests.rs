@@ -1,31 +1,15 @@
 //! What operators are told: refusals with their codes and words, and what holds already.
 
+use crate::group::{healthy, name, primary, standbys};
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
 use shared::ids::{NodeId, NodeName};
-use shared::settings::Settings;
-use sim::{Walk, World, at, walk};
+use sim::{Walk, World, at};
 
-/// A healthy group of three, whose timers are the default ones.
+/// A healthy group of three.
 fn world() -> World {
-    let settings = Settings { node_timeout_ms: 3000, ..Settings::default() };
-    let mut world = Walk { settings, ..Walk::new(3) }.world(1);
-    walk::converge(&mut world).unwrap();
-    world
-}
-
-fn name(world: &World, id: NodeId) -> NodeName {
-    world.monitor.record.nodes[&id].name.clone()
-}
-
-fn primary(world: &World) -> NodeId {
-    world.monitor.record.primary.unwrap()
-}
-
-fn standbys(world: &World) -> Vec<NodeId> {
-    let record = &world.monitor.record;
-    record.nodes.keys().copied().filter(|id| Some(*id) != record.primary).collect()
+    healthy(3)
 }
 
 fn nobody() -> NodeName {

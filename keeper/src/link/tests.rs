@@ -62,32 +62,7 @@ fn answer() -> Result<Answer> {
 }
 
 fn report() -> Report {
-    Report {
-        protocol: shared::PROTOCOL,
-        keeper: String::new(),
-        seq: 0,
-        nonce: 0,
-        accepted: None,
-        revision: Revision(0),
-        state: NodeState::Init,
-        sealed: None,
-        in_force: None,
-        promoted: None,
-        data: Data::Empty,
-        postgres: PostgresView::default(),
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        silent_ms: 0,
-        leaving: false,
-        room: Vec::new(),
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: String::new(),
-        settings: shared::pgsettings::SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
-    }
+    Report::of_new_node("")
 }
 
 async fn answered(State(answer): State<Answer>, Json(report): Json<Report>) -> Json<Answer> {

@@ -235,30 +235,5 @@ impl Keeper {
 }
 
 fn report() -> Report {
-    Report {
-        protocol: PROTOCOL,
-        keeper: String::new(),
-        seq: 0,
-        nonce: 1000,
-        accepted: None,
-        revision: Revision(0),
-        state: NodeState::Init,
-        sealed: None,
-        in_force: None,
-        promoted: None,
-        data: Data::Empty,
-        postgres: PostgresView::default(),
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        leaving: false,
-        room: Vec::new(),
-        silent_ms: 0,
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: "test".to_owned(),
-        settings: SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
-    }
+    Report { nonce: 1000, ..Report::of_new_node("") }
 }

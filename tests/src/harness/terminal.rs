@@ -3,6 +3,7 @@
 use super::process::command;
 use super::wait::{DEADLINE, eventually};
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,6 +56,20 @@ impl Terminal {
     /// Whether a program has its alternate screen.
     pub fn is_taken(&self) -> Result<bool> {
         Ok(self.order(&["display-message", "-p", "#{alternate_on}"])?.trim() == "1")
+    }
+
+    /// Whether there is a cursor.
+    pub fn has_cursor(&self) -> Result<bool> {
+        Ok(self.order(&["display-message", "-p", "#{cursor_flag}"])?.trim() == "1")
+    }
+
+    /// The program that its shell waits for.
+    pub fn program(&self) -> Result<Pid> {
+        let shell = self.order(&["display-message", "-p", "#{pane_pid}"])?;
+        let shell = shell.trim();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        let child = children.split_whitespace().next().context("the shell waits for nobody")?;
+        Pid::from_raw(child.parse()?).context("no process id")
     }
 
     /// Waits until its screen is as said.
