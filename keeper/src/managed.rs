@@ -185,6 +185,8 @@ pub fn roles(passwords: &shared::api::RolePasswords) -> String {
     sql += &role(REPLICATOR, "REPLICATION", &passwords.replicator);
     sql += &role(MONITOR, "", &passwords.monitor);
     sql += &format!("GRANT pg_monitor TO {MONITOR};\n");
+    // The sizes of tablespaces, before they are copied.
+    sql += &format!("GRANT pg_read_all_stats TO {REPLICATOR};\n");
     // What the documentation of pg_rewind lists for a role that is not a superuser.
     for function in [
         "pg_ls_dir(text, boolean, boolean)",

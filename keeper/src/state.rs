@@ -9,6 +9,7 @@ use postgres::owner::Owner;
 use serde::{Deserialize, Serialize};
 use shared::api::{Identity, RolePasswords};
 use shared::goal::Orders;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct State {
     pub rebuilding: bool,
     /// The WAL directory elsewhere that was empty when we began to fill it: what is in it is ours.
     pub wal_dir: Option<PathBuf>,
+    /// The tablespaces that were empty when we began to fill them, the same.
+    pub tablespaces: BTreeSet<PathBuf>,
     /// A keeper process took its first lease by itself (rule 13) and none has been granted since: the
     /// next process may not do so again, however often keepers crash.
     pub claimed: bool,

@@ -25,6 +25,8 @@ pub struct BackupOptions {
     pub slot: Option<String>,
     /// Where the WAL shall be, if elsewhere; must be empty.
     pub wal_dir: Option<PathBuf>,
+    /// Where the source has tablespaces: the copy has them in the same places, which must be empty.
+    pub tablespaces: Vec<PathBuf>,
 }
 
 /// Why a copy cannot begin.
@@ -47,11 +49,11 @@ pub async fn start(
     options: &BackupOptions,
 ) -> Result<Transfer, BackupError> {
     let this = instance.clone();
-    let wal_dir = options.wal_dir.clone();
+    let elsewhere: Vec<_> = options.wal_dir.iter().chain(&options.tablespaces).cloned().collect();
     blocking(move || {
         this.data_dir.create(&this.owner)?;
-        if let Some(dir) = wal_dir {
-            durable::create_dir(&dir, 0o700, &this.owner)?;
+        for dir in &elsewhere {
+            durable::create_dir(dir, 0o700, &this.owner)?;
         }
         Ok(())
     })

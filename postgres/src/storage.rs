@@ -49,7 +49,7 @@ fn write(dir: &Path, owner: &Owner) -> io::Result<()> {
 
 /// The room in each file system of a cluster.
 pub fn room(data_dir: &DataDir) -> io::Result<Vec<Room>> {
-    directories(data_dir).into_iter().map(room_in).collect()
+    directories(data_dir).into_iter().chain(tablespaces(data_dir)).map(room_in).collect()
 }
 
 /// The room in the file system of a directory, or of its nearest parent that is there.
@@ -65,6 +65,17 @@ fn directories(data_dir: &DataDir) -> Vec<PathBuf> {
     std::iter::once(data_dir.path().to_path_buf()).chain(linked(&data_dir.wal_dir())).collect()
 }
 
+/// The tablespaces that lie elsewhere.
+fn tablespaces(data_dir: &DataDir) -> Vec<PathBuf> {
+    tablespace_links(data_dir).iter().filter_map(|link| linked(link)).collect()
+}
+
+/// What leads to the tablespaces of a cluster.
+pub fn tablespace_links(data_dir: &DataDir) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
 /// Where a symbolic link leads.
 fn linked(path: &Path) -> Option<PathBuf> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
@@ -73,9 +84,7 @@ fn linked(path: &Path) -> Option<PathBuf> {
 
 /// Makes a whole cluster durable: the data directory, and what lies elsewhere of it.
 pub fn sync(data_dir: &DataDir) -> Result<(), DurableError> {
-    let spaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
-    let spaces = spaces.filter_map(|entry| linked(&entry.path()));
-    let mut all = directories(data_dir).into_iter().chain(spaces);
+    let mut all = directories(data_dir).into_iter().chain(tablespaces(data_dir));
     all.try_for_each(|dir| durable::sync_file_system(&dir))
 }
 
@@ -89,25 +98,53 @@ fn belongs_to_wal(name: &str) -> bool {
         || name.starts_with("xlogtemp.")
 }
 
+/// What PostgreSQL has in a tablespace: a directory for each major version, with the number of its
+/// catalogues (`TABLESPACE_VERSION_DIRECTORY`).
+fn belongs_to_tablespace(name: &str) -> bool {
+    let numbers = name.strip_prefix("PG_").and_then(|rest| rest.split_once('_'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    numbers.is_some_and(|(major, catalogue)| is_number(major) && is_number(catalogue))
+}
+
 /// Empties a WAL directory for the next copy. The caller knows that it is this cluster's; where there
 /// is anything else in it, nothing is removed.
 pub fn empty_wal_dir(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?.collect::<io::Result<Vec<_>>>()?,
-    };
-    let strange =
-        entries.iter().find(|entry| !belongs_to_wal(&entry.file_name().to_string_lossy()));
-    if let Some(strange) = strange {
-        let path = strange.path();
-        return Err(io::Error::other(format!("{} is no part of a WAL directory", path.display())));
-    }
-    for entry in entries {
+    empty(dir, belongs_to_wal, "a WAL directory")
+}
+
+/// The same of a tablespace.
+pub fn empty_tablespace(dir: &Path) -> io::Result<()> {
+    empty(dir, belongs_to_tablespace, "a tablespace")
+}
+
+/// Whether there is nothing but tablespaces in it.
+pub fn check_tablespace(dir: &Path) -> io::Result<()> {
+    entries(dir, belongs_to_tablespace, "a tablespace").map(drop)
+}
+
+fn empty(dir: &Path, belongs: fn(&str) -> bool, what: &str) -> io::Result<()> {
+    for entry in entries(dir, belongs, what)? {
         let is_dir = entry.file_type()?.is_dir();
         let path = entry.path();
         if is_dir { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
     }
     Ok(())
+}
+
+/// What is in a directory; an error where something does not belong there.
+fn entries(dir: &Path, belongs: fn(&str) -> bool, what: &str) -> io::Result<Vec<fs::DirEntry>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+    };
+    let strange = entries.iter().find(|entry| !belongs(&entry.file_name().to_string_lossy()));
+    match strange {
+        Some(strange) => {
+            let path = strange.path();
+            Err(io::Error::other(format!("{} is no part of {what}", path.display())))
+        }
+        None => Ok(entries),
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +188,34 @@ mod tests {
         fs::remove_file(wal.join("letter")).unwrap();
         empty_wal_dir(&wal).unwrap();
         assert_eq!(fs::read_dir(&wal).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_tablespaces_are_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let space = temp.path().join("space");
+        empty_tablespace(&space).unwrap();
+        for name in ["PG_15_202209061/5", "PG_16_202307071", "PG_15_mine", "lost+found"] {
+            fs::create_dir_all(space.join(name)).unwrap();
+        }
+        for strange in ["PG_15_mine", "lost+found"] {
+            assert!(empty_tablespace(&space).is_err());
+            assert_eq!(fs::read_dir(space.join("PG_15_202209061")).unwrap().count(), 1);
+            fs::remove_dir(space.join(strange)).unwrap();
+        }
+        empty_tablespace(&space).unwrap();
+        assert_eq!(fs::read_dir(&space).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_room_of_a_tablespace() {
+        let temp = tempfile::tempdir().unwrap();
+        let (data, space) = (temp.path().join("data"), temp.path().join("space"));
+        fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        fs::create_dir(&space).unwrap();
+        std::os::unix::fs::symlink(&space, data.join("pg_tblspc/16385")).unwrap();
+        let room = room(&DataDir::new(&data)).unwrap();
+        assert_eq!(room.iter().map(|room| &room.path).collect::<Vec<_>>(), [&data, &space]);
     }
 
     #[test]

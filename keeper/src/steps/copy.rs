@@ -35,7 +35,9 @@ impl Node {
     pub(super) async fn begin_clone(&mut self, from: NodeId) -> Result<(), StepError> {
         let source = self.upstream_source(from)?;
         let upstream = self.confirm_upstream(from).await?;
-        self.check_room_to_clone(&upstream).await?;
+        let tablespaces = upstream.tablespaces().await?;
+        self.check_room_to_clone(&upstream, &tablespaces).await?;
+        self.claim_tablespaces(&tablespaces)?;
         self.stop(true).await?;
         self.crashes.forget();
         self.claim_wal_dir()?;
@@ -46,6 +48,7 @@ impl Node {
             max_rate: self.config.max_rate.clone(),
             slot: None,
             wal_dir: self.config.waldir.clone(),
+            tablespaces: tablespaces.into_iter().map(|space| space.location).collect(),
         };
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
@@ -195,22 +198,14 @@ async fn clone(
 ) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let empty = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
-    let target = if empty { instance.data_dir.path().to_owned() } else { beside(instance, "new") };
+    let path = instance.data_dir.path();
+    let target = if empty { path.to_owned() } else { beside(path, "new") };
     if !empty {
         remove(&target).await.map_err(|error| text(&error))?;
     }
-    if let Some(dir) = options.wal_dir.clone() {
-        // It was found to be ours. The WAL of the old copy goes now, since both cannot be in one place.
-        let link = instance.data_dir.wal_dir();
-        let emptied = tokio::task::spawn_blocking(move || {
-            // Without it nobody writes there to see whether the disk answers.
-            if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
-                std::fs::remove_file(&link)?;
-            }
-            postgres::storage::empty_wal_dir(&dir)
-        });
-        emptied.await.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
-    }
+    let (old, wanted) = (instance.data_dir.clone(), options.clone());
+    let emptied = tokio::task::spawn_blocking(move || make_way(&old, &wanted));
+    emptied.await.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
     let copy = Instance { data_dir: DataDir::new(&target), ..instance.clone() };
     let mut transfer =
         backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
@@ -223,15 +218,29 @@ async fn clone(
     if empty {
         return Ok(());
     }
-    let old = beside(instance, "old");
+    let old = beside(path, "old");
     remove(&old).await.map_err(|error| text(&error))?;
-    swap(instance.data_dir.path(), &target, &old).map_err(|error| {
+    swap(path, &target, &old).map_err(|error| {
         format!(
             "the new copy is complete in {}, but cannot be put in place: {error}",
             target.display()
         )
     })?;
     remove(&old).await.map_err(|error| text(&error))
+}
+
+/// What of the old copy lies elsewhere goes now, since both cannot be in one place. It was found to be
+/// ours.
+fn make_way(old: &DataDir, options: &BackupOptions) -> std::io::Result<()> {
+    if let Some(dir) = &options.wal_dir {
+        // Without it nobody writes there to see whether the disk answers.
+        let link = old.wal_dir();
+        if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
+            std::fs::remove_file(&link)?;
+        }
+        postgres::storage::empty_wal_dir(dir)?;
+    }
+    options.tablespaces.iter().try_for_each(|dir| postgres::storage::empty_tablespace(dir))
 }
 
 /// Nothing of a new copy may be lost after it has been started.
@@ -248,8 +257,7 @@ fn prepare(dir: &DataDir, owner: &Owner) -> Result<(), postgres::durable::Durabl
     Ok(())
 }
 
-fn beside(instance: &Instance, what: &str) -> PathBuf {
-    let path = instance.data_dir.path();
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".pgtandem-{what}"));
     path.with_file_name(name)

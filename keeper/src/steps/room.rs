@@ -3,7 +3,9 @@
 
 use super::StepError;
 use crate::node::{Node, disk};
+use postgres::datadir::DataDir;
 use postgres::session::Session;
+use postgres::session::primary::Tablespace;
 use postgres::storage;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,17 @@ const MARGIN: u64 = 64 << 20;
 
 impl Node {
     /// A copy is made beside what is there, so it needs all its room anew.
-    pub(super) async fn check_room_to_clone(&self, upstream: &Session) -> Result<(), StepError> {
+    pub(super) async fn check_room_to_clone(
+        &self,
+        upstream: &Session,
+        tablespaces: &[Tablespace],
+    ) -> Result<(), StepError> {
         let (data, _) = upstream.data_size().await?;
+        for Tablespace { location, size } in tablespaces {
+            // What is there goes first.
+            let there = disk(|| tree_size(location));
+            has_room("a tablespace of a copy", location, size.saturating_sub(there))?;
+        }
         let target = self.instance.data_dir.path();
         match &self.config.waldir {
             Some(dir) => {
@@ -39,17 +50,9 @@ impl Node {
     /// A copy empties the WAL directory that the configuration names, if it is this node's.
     pub(super) fn claim_wal_dir(&mut self) -> Result<(), StepError> {
         let Some(dir) = self.config.waldir.clone() else { return Ok(()) };
-        let links = ["", ".pgtandem-new"].map(|suffix| {
-            let mut path = self.instance.data_dir.path().as_os_str().to_owned();
-            path.push(suffix);
-            PathBuf::from(path).join("pg_wal")
-        });
-        let ours = disk(|| {
-            is_empty(&dir)
-                || self.state.wal_dir.as_ref() == Some(&dir)
-                || links.iter().any(|link| leads_to(link, &dir))
-        });
-        if !ours {
+        let claimed = self.state.wal_dir.as_ref() == Some(&dir);
+        let links = || self.copies().map(|copy| copy.wal_dir());
+        if !claimed && !disk(|| is_empty(&dir) || leads_to(links(), &dir)) {
             let text = format!(
                 "{} is not empty, and nothing says that it is the WAL directory of this node: empty it, or name another one with --waldir",
                 dir.display()
@@ -58,6 +61,35 @@ impl Node {
         }
         self.persist(|state| state.wal_dir = Some(dir))?;
         Ok(())
+    }
+
+    /// The same of the tablespaces: every node has them in the same places.
+    pub(super) fn claim_tablespaces(
+        &mut self,
+        tablespaces: &[Tablespace],
+    ) -> Result<(), StepError> {
+        let links = || self.copies().into_iter().flat_map(|copy| storage::tablespace_links(&copy));
+        for Tablespace { location, .. } in tablespaces {
+            let claimed = self.state.tablespaces.contains(location);
+            if !claimed && !disk(|| is_empty(location) || leads_to(links(), location)) {
+                let text = format!(
+                    "{} is not empty, and nothing says that it is a tablespace of this node: empty it",
+                    location.display()
+                );
+                return Err(StepError::NotSo(text));
+            }
+            let checked = disk(|| storage::check_tablespace(location));
+            checked.map_err(|error| StepError::NotSo(error.to_string()))?;
+        }
+        let all = tablespaces.iter().map(|space| space.location.clone());
+        self.persist(|state| state.tablespaces.extend(all))?;
+        Ok(())
+    }
+
+    /// Where this node has data, or a copy that was not completed.
+    fn copies(&self) -> [DataDir; 2] {
+        let path = self.instance.data_dir.path();
+        [path.to_owned(), super::copy::beside(path, "new")].map(DataDir::new)
     }
 }
 
@@ -83,7 +115,18 @@ fn is_empty(dir: &Path) -> bool {
     }
 }
 
-fn leads_to(link: &Path, dir: &Path) -> bool {
-    let both = (fs::canonicalize(link), fs::canonicalize(dir));
-    matches!(both, (Ok(link), Ok(dir)) if link == dir)
+fn leads_to(links: impl IntoIterator<Item = PathBuf>, dir: &Path) -> bool {
+    let Ok(dir) = fs::canonicalize(dir) else { return false };
+    links.into_iter().any(|link| fs::canonicalize(link).is_ok_and(|to| to == dir))
+}
+
+/// All files in a directory, and below.
+fn tree_size(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => tree_size(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }

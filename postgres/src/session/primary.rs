@@ -4,6 +4,7 @@ use super::standby::lsn;
 use super::{Notice, Session, SessionError, column};
 use shared::ids::TimelineId;
 use shared::lsn::Lsn;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio_postgres::Row;
 
@@ -34,6 +35,15 @@ pub struct Walsender {
     pub slot_name: Option<String>,
     /// `replay_lag` in milliseconds; NULL where nothing was written lately.
     pub replay_lag_ms: Option<i64>,
+}
+
+/// A tablespace outside the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// The directory, the same on every node.
+    pub location: PathBuf,
+    /// In bytes; 0 where the role may not know.
+    pub size: u64,
 }
 
 /// What the probe commit tells.
@@ -89,14 +99,26 @@ impl Session {
         Ok(TimelineId(number))
     }
 
-    /// How large the databases are, and the WAL that is kept, in bytes; as far as the role may know.
+    /// The tablespaces outside the data directory.
+    pub async fn tablespaces(&self) -> Result<Vec<Tablespace>, SessionError> {
+        let rows = self.rows("ask for the tablespaces", TABLESPACES, &[]).await?;
+        let read = |row: &Row| {
+            let location: String = column(row, 0, "pg_tablespace_location")?;
+            let size: i64 = column(row, 1, "pg_tablespace_size")?;
+            let size = u64::try_from(size).unwrap_or_default();
+            Ok(Tablespace { location: location.into(), size })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// How large the databases are that lie in the data directory, and the WAL that is kept, in bytes.
     pub async fn data_size(&self) -> Result<(u64, u64), SessionError> {
         let row = self.one("ask for the size of the data", DATA_SIZE, &[]).await?;
         let bytes = |index, name| {
             let bytes: i64 = column(&row, index, name)?;
             Ok(u64::try_from(bytes).unwrap_or_default())
         };
-        Ok((bytes(0, "pg_database_size")?, bytes(1, "pg_stat_file")?))
+        Ok((bytes(0, "pg_tablespace_size")?, bytes(1, "pg_stat_file")?))
     }
 
     /// Writes one small record and commits it locally: makes all standbys answer at once, without which
@@ -135,10 +157,17 @@ impl Session {
 }
 
 const DATA_SIZE: &str = "\
-    SELECT (SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database \
-             WHERE has_database_privilege(oid, 'CONNECT')), \
+    SELECT pg_tablespace_size(dattablespace), \
            (SELECT coalesce(sum((pg_stat_file('pg_wal/' || name, true)).size), 0)::int8 \
-              FROM pg_ls_dir('pg_wal', true, false) AS name)";
+              FROM pg_ls_dir('pg_wal', true, false) AS name) \
+      FROM pg_database WHERE datname = current_database()";
+
+/// One that lies in the data directory has a relative path (`allow_in_place_tablespaces`).
+const TABLESPACES: &str = "\
+    SELECT pg_tablespace_location(oid), \
+           CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_tablespace_size(oid) \
+                ELSE 0 END::int8 \
+      FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'";
 
 const REPLICATION: &str = "\
     SELECT r.pid, r.application_name, r.state, r.flush_lsn, r.replay_lsn, r.sync_priority, \

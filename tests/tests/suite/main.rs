@@ -32,6 +32,7 @@ mod settings;
 mod standbys;
 mod stops;
 mod switchovers;
+mod tablespaces;
 mod tools;
 mod upgrades;
 mod watch;
