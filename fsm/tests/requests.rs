@@ -4,6 +4,7 @@ use crate::group::{healthy, name, primary, standbys};
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
+use shared::goal::Orders;
 use shared::ids::{NodeId, NodeName};
 use sim::{Walk, World, at};
 
@@ -370,7 +371,7 @@ fn a_standby_leaves_the_sync_set_before_it_goes_away() {
         done(&mut world, &action);
         let orders = |world: &World| world.monitor.record.nodes[&standby].orders;
         assert_eq!(next_rule(&mut world), "sync-change");
-        assert_eq!(orders(&world), shared::goal::Orders::default());
+        assert_eq!(orders(&world), Orders::default());
         let stays = world.monitor.record.newest_spec().unwrap().standbys.clone();
         assert!(!stays.contains(&standby) && stays.len() == 1, "{stays:?}");
         confirm(&mut world);
@@ -413,7 +414,52 @@ fn a_new_copy_of_what_has_become_the_primary() {
     assert!((0..3).any(|_| next_rule(&mut world) == "operation-done"));
     let record = &world.monitor.record;
     assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
-    assert_eq!(record.nodes[&standby].orders, shared::goal::Orders::default());
+    assert_eq!(record.nodes[&standby].orders, Orders::default());
+}
+
+/// A standby whose Postgres cannot run is what new copies are for; if the new one cannot run either, that is
+/// the end of it.
+#[test]
+fn a_new_copy_of_what_cannot_run() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let report = |world: &mut World, done: Orders| {
+        let evidence = world.monitor.view_mut().nodes.get_mut(&standby).unwrap();
+        let report = evidence.report.as_mut().unwrap();
+        (report.failed, report.done) = (Some("it cannot".to_owned()), done);
+    };
+    report(&mut world, Orders::default());
+    let node = name(&world, standby);
+    done(&mut world, &Action::Reinit { node });
+    // It leaves the sync set first.
+    world.decide();
+    confirm(&mut world);
+    world.decide();
+    let orders = world.monitor.record.nodes[&standby].orders;
+    assert_ne!(orders.copy, 0);
+    report(&mut world, orders);
+    world.decide();
+    let record = &world.monitor.record;
+    assert_eq!(record.operation, None);
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
+}
+
+/// The primary has lost its data, and cannot be replaced without the node that is to be copied from it: its
+/// Postgres is down, and is not started as long as the order stands.
+#[test]
+fn a_new_copy_of_a_primary_that_has_none() {
+    let mut world = world();
+    let [standby, other] = standbys(&world)[..] else { panic!("not three nodes") };
+    let (primary, node) = (primary(&world), name(&world, standby));
+    done(&mut world, &Action::Reinit { node });
+    for id in [other, primary] {
+        let evidence = world.monitor.view_mut().nodes.get_mut(&id).unwrap();
+        evidence.report.as_mut().unwrap().data = shared::report::Data::Empty;
+    }
+    world.decide();
+    let record = &world.monitor.record;
+    assert_eq!((&record.phase, &record.operation), (&Phase::Serving, &None));
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
 }
 
 /// A primary whose keeper was asked to stop, and that is down: two rules would replace it, and one is told.

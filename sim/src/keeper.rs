@@ -240,6 +240,9 @@ impl World {
             begin_copy(&mut machine.view, persisted);
             machine.job = Some(Job { from, epoch });
             if !rewind {
+                if let Some(keeper) = &mut machine.keeper {
+                    keeper.down_since = None;
+                }
                 self.remember(id, Due::Copy);
             }
         }

@@ -25,7 +25,8 @@ impl Owed {
             return Ok(());
         }
         let ended = old.map_or(Ok(()), |operation| self.end(operation, after));
-        let begun = new.and_then(|operation| Some((operation, operation.target?, kind(operation)?)));
+        let begun =
+            new.and_then(|operation| Some((operation, operation.target?, kind(operation)?)));
         if let Some((operation, id, due)) = begun {
             *number(self.0.entry(id).or_default(), due) = operation.id;
         }
