@@ -74,9 +74,9 @@ lint: ## What the gate says of form: format, clippy, documentation
 fmt: ## Formats the source
 	$(CARGO) fmt --all
 
-bench-failover: setup ## How long writes wait at a failover: ROUNDS=20
+bench-failover: setup ## How long writes wait at a failover: ROUNDS=20 ONLY='cut off'
 	$(CARGO) build --locked --release --workspace --bins
-	target/release/bench_failover --rounds $(ROUNDS)
+	target/release/bench_failover --rounds $(ROUNDS) $(if $(ONLY),--only '$(ONLY)')
 
 install: release ## Installs the programs, manual pages and completions under PREFIX=/usr/local
 	install -d '$(DESTDIR)$(PREFIX)/bin' $(patsubst %,'$(SHARE)/%',$(SHARED_DIRS))

@@ -27,6 +27,12 @@ impl Millis {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// This many milliseconds earlier.
+    #[must_use]
+    pub fn minus(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// This many milliseconds later.
     #[must_use]
     pub fn plus(self, ms: u64) -> Self {

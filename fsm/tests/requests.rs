@@ -346,7 +346,7 @@ fn restarts_and_new_copies() {
 /// Takes the next decision, and gives its rule.
 fn next_rule(world: &mut World) -> String {
     let (record, view) = (&world.monitor.record, &world.monitor.view);
-    let decision = fsm::group::rules::step(record, view, at(world.now), 0).expect("a decision");
+    let decision = fsm::group::rules::step(record, view, at(world.now), 0).unwrap();
     let rule = decision.events[0].rule.clone();
     world.monitor.commit(decision, world.now);
     rule

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// This part of a lease is enough for an answer of the monitor, or of a standby.
 const MOMENT: u64 = 4;
+/// This part of a lease is enough for an immediate stop of Postgres.
+const STOP: u64 = 20;
 
 /// What is known of the right to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,8 +88,8 @@ impl Tenure {
         Some(granted.max(self.proof_until(in_force, lease_ms)))
     }
 
-    /// When a primary that serves has to be stopped; `None`: never. That is [`Self::until`], but for a keeper
-    /// that was itself stopped when its right ended, at `woke` on this clock: it then knows nothing of what
+    /// When a primary that serves has to be stopped; `None`: never. That is shortly before [`Self::until`], so
+    /// that it has ended then, but for a keeper that was itself stopped when its right ended, at `woke` on this clock: it then knows nothing of what
     /// it has missed. Where nothing is acknowledged without a standby it has another moment to hear of one
     /// or of the monitor before it ends a Postgres that nobody may have replaced (rule 12).
     pub fn fence_at(
@@ -99,7 +101,8 @@ impl Tenure {
         let until = self.until(in_force, lease_ms)?;
         let needs_standbys = in_force.is_some_and(|spec| spec.required > 0);
         let moment = woke.filter(|_| needs_standbys).map(|woke| woke.plus(lease_ms / MOMENT));
-        Some(until.max(moment.unwrap_or(until)))
+        let in_time = until.minus(lease_ms / STOP);
+        Some(in_time.max(moment.unwrap_or(in_time)))
     }
 
     /// Whether the standbys prove now that nobody else can have been elected.
@@ -208,12 +211,12 @@ mod tests {
         let mut tenure = Tenure::default();
         tenure.grant(Some(Lease::For { ms: 2000 }), order(1), Millis(1000));
         let woke = Some(Millis(60_000));
-        assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, None), Some(Millis(3000)));
+        assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, None), Some(Millis(2900)));
         assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, woke), Some(Millis(60_500)));
         // Where commits wait for nobody they could be lost meanwhile.
         let asynchronous = Spec { required: 0, standbys: [].into(), ..spec(1) };
-        assert_eq!(tenure.fence_at(Some(&asynchronous), 2000, woke), Some(Millis(3000)));
-        assert_eq!(tenure.fence_at(None, 2000, woke), Some(Millis(3000)));
+        assert_eq!(tenure.fence_at(Some(&asynchronous), 2000, woke), Some(Millis(2900)));
+        assert_eq!(tenure.fence_at(None, 2000, woke), Some(Millis(2900)));
         tenure.grant(Some(Lease::Unlimited), order(1), Millis(1000));
         assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, woke), None);
     }

@@ -18,6 +18,9 @@ use tests::harness::{Cluster, Node, Workload};
 /// Short against what is measured.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// The name of what happens to processes.
+const PROCESSES: &str = "processes killed, switchover";
+
 /// Times under a name, and what is aimed at.
 #[derive(Debug)]
 struct Figure {
@@ -51,10 +54,12 @@ struct Figures {
 }
 
 fn main() -> Result<()> {
-    let rounds = rounds()?;
-    let figures = on_loopback(rounds)?;
-    let on_hosts = on_hosts::run(rounds)?;
-    show(&figures)?;
+    let wanted = Wanted::from_arguments()?;
+    let figures = wanted.has(PROCESSES).then(|| on_loopback(wanted.rounds)).transpose()?;
+    let on_hosts = on_hosts::run(&wanted)?;
+    if let Some(figures) = figures {
+        show(&figures)?;
+    }
     say("\nwrite outage, in seconds, of what befalls the host of the primary, or of a standby")?;
     on_hosts.iter().try_for_each(|figure| say(&figure.row()))?;
     show_machine()
@@ -83,13 +88,32 @@ async fn on_loopback(rounds: usize) -> Result<Figures> {
     Ok(figures)
 }
 
-fn rounds() -> Result<usize> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
-        [] => Ok(20),
-        ["--rounds", number] => number.parse().with_context(|| format!("{number} is no number")),
-        other => bail!("bench_failover [--rounds N], not {other:?}"),
+/// What the command line asks for.
+struct Wanted {
+    rounds: usize,
+    only: Option<String>,
+}
+
+impl Wanted {
+    fn from_arguments() -> Result<Self> {
+        let arguments: Vec<_> = std::env::args().skip(1).collect();
+        let mut wanted = Self { rounds: 20, only: None };
+        for pair in arguments.chunks(2) {
+            match pair {
+                [option, number] if option == "--rounds" => {
+                    let number = number.parse();
+                    wanted.rounds = number.context("--rounds takes a number")?;
+                }
+                [option, text] if option == "--only" => wanted.only = Some(text.clone()),
+                other => bail!("bench_failover [--rounds N] [--only TEXT], not {other:?}"),
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Whether something of this name is to be measured.
+    fn has(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 }
 

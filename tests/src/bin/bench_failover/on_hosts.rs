@@ -1,7 +1,7 @@
 //! What befalls whole hosts, their disks and their cables: each host with a network, a process table and
 //! a disk of its own.
 
-use crate::{Figure, say};
+use crate::{Figure, Wanted, say};
 use anyhow::{Context as _, Result, ensure};
 use std::time::{Duration, Instant};
 use tests::chaos::{Befallen, Kind};
@@ -34,29 +34,49 @@ const PRIMARY: &[Scenario] = &[
     Scenario { name: "disk frozen", goal: "", kind: Kind::FreezeDisk },
 ];
 
-/// Runs all of them; the distributions.
-pub fn run(rounds: usize) -> Result<Vec<Figure>> {
-    let mut figures = with_nodes(3, None, &async |site, workload| {
+/// The same with the timers of one quiet network.
+const FAST: &[Scenario] = &[Scenario {
+    name: "host powered off, node-timeout 1s",
+    goal: "p50 <= 1.5",
+    kind: Kind::PowerOff,
+}];
+
+const STANDBY_OF_TWO: &str = "a standby of two dies, 1 is waited for";
+const ONLY_STANDBY: &str = "the only standby dies, 0 are waited for";
+
+/// Runs those that are wanted; the distributions.
+pub fn run(wanted: &Wanted) -> Result<Vec<Figure>> {
+    let rounds = wanted.rounds;
+    let primaries = async |scenarios: &[Scenario], site: &Site<'_>, workload: &Workload| {
         let mut figures = Vec::new();
-        for scenario in PRIMARY {
+        for scenario in scenarios.iter().filter(|scenario| wanted.has(scenario.name)) {
             figures.extend(primary(site, workload, scenario, rounds).await?);
         }
-        let name = "a standby of two dies, 1 is waited for";
-        figures.push(standby(site, workload, Figure::new(name, "no stall"), rounds).await?);
-        Ok(figures)
-    })?;
-    figures.extend(with_nodes(3, Some("1s"), &async |site, workload| {
-        let fast = Scenario {
-            name: "host powered off, node-timeout 1s",
-            goal: "p50 <= 1.5",
-            kind: Kind::PowerOff,
-        };
-        primary(site, workload, &fast, rounds).await
-    })?);
-    figures.extend(with_nodes(2, None, &async |site, workload| {
-        let name = "the only standby dies, 0 are waited for";
-        Ok(vec![standby(site, workload, Figure::new(name, ""), rounds).await?])
-    })?);
+        Ok::<_, anyhow::Error>(figures)
+    };
+    let any = |scenarios: &[Scenario]| scenarios.iter().any(|scenario| wanted.has(scenario.name));
+    let mut figures = Vec::new();
+    if any(PRIMARY) || wanted.has(STANDBY_OF_TWO) {
+        figures.extend(with_nodes(3, None, &async |site, workload| {
+            let mut figures = primaries(PRIMARY, site, workload).await?;
+            if wanted.has(STANDBY_OF_TWO) {
+                let stall = Figure::new(STANDBY_OF_TWO, "no stall");
+                figures.push(standby(site, workload, stall, rounds).await?);
+            }
+            Ok(figures)
+        })?);
+    }
+    if any(FAST) {
+        figures.extend(with_nodes(3, Some("1s"), &async |site, workload| {
+            primaries(FAST, site, workload).await
+        })?);
+    }
+    if wanted.has(ONLY_STANDBY) {
+        figures.extend(with_nodes(2, None, &async |site, workload| {
+            let stall = Figure::new(ONLY_STANDBY, "");
+            Ok(vec![standby(site, workload, stall, rounds).await?])
+        })?);
+    }
     Ok(figures)
 }
 
