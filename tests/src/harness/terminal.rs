@@ -3,7 +3,6 @@
 use super::process::command;
 use super::wait::{DEADLINE, eventually};
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,12 +63,12 @@ impl Terminal {
     }
 
     /// The program that its shell waits for.
-    pub fn program(&self) -> Result<Pid> {
+    pub fn program(&self) -> Result<i32> {
         let shell = self.order(&["display-message", "-p", "#{pane_pid}"])?;
         let shell = shell.trim();
         let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
         let child = children.split_whitespace().next().context("the shell waits for nobody")?;
-        Pid::from_raw(child.parse()?).context("no process id")
+        Ok(child.parse()?)
     }
 
     /// Waits until its screen is as said.

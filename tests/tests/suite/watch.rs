@@ -1,10 +1,10 @@
 //! `pgtandem watch` in a real terminal: what a person sees, and what the keys do.
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Signal, kill_process, test_kill_process};
-use tests::harness::binaries;
+use rustix::process::Signal;
 use tests::harness::wait::{DEADLINE, eventually};
 use tests::harness::{Cluster, Terminal};
+use tests::harness::{binaries, process};
 
 /// The lines that are about a node, from the top.
 fn nodes(screen: &str) -> Vec<&str> {
@@ -143,7 +143,7 @@ async fn is_ended_from_outside() -> Result<()> {
         start(&terminal, &cluster)?;
         terminal.shows("the node", |screen| nodes(screen).len() == 1).await?;
         ensure!(terminal.is_taken()? && !terminal.has_cursor()?, "it has not begun");
-        kill_process(terminal.program()?, signal)?;
+        process::signal(terminal.program()?, signal)?;
         is_restored(&terminal).await.with_context(|| format!("after {signal:?}"))?;
     }
     start(&terminal, &cluster)?;
@@ -151,8 +151,7 @@ async fn is_ended_from_outside() -> Result<()> {
     let watch = terminal.program()?;
     drop(terminal);
     eventually("the end without a terminal", DEADLINE, async || {
-        let there = test_kill_process(watch).is_ok();
-        Ok(if there { Err("it is still there".to_owned()) } else { Ok(()) })
+        Ok(if process::is_alive(watch) { Err("it is still there".to_owned()) } else { Ok(()) })
     })
     .await?;
     cluster.pass();
