@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use shared::Timestamp;
 use shared::goal::Goal;
 use shared::history::{Lineage, LineageEntry, Start};
-use shared::ids::{Epoch, Gen, GroupId, NodeId, Revision, Ticket, TimelineId};
+use shared::ids::{Epoch, Gen, GroupId, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
 use shared::report::{Data, PostgresView, Report, Sealed};
 use shared::settings::Settings;

@@ -5,7 +5,7 @@ use fsm::group::explain::{explain, succession};
 use fsm::group::record::Node;
 use fsm::group::whatif;
 use shared::api::{Action, PredictedOutcome, Succession, Wanting};
-use shared::ids::{NodeId, NodeName};
+use shared::ids::NodeId;
 use sim::{World, at, walk};
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@ use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
 use shared::goal::Orders;
-use shared::ids::{NodeId, NodeName};
+use shared::ids::NodeName;
 use sim::{Walk, World, at};
 
 /// A healthy group of three.

@@ -3,8 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tests::harness::wait::{DEADLINE, eventually};
-use tests::harness::{Cluster, Terminal};
-use tests::harness::{binaries, process};
+use tests::harness::{Cluster, Terminal, binaries, process};
 
 /// The lines that are about a node, from the top.
 fn nodes(screen: &str) -> Vec<&str> {
