@@ -10,8 +10,11 @@ use futures::stream::FuturesUnordered;
 use std::time::Duration;
 use tokio::time::{interval, sleep};
 
-/// Questions within the limit.
+/// Questions within the limit, as long as none has failed.
 const ASKED: u32 = 4;
+/// After one that has: a process that is being killed goes in pieces, and resets connections before it
+/// refuses them.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// Asks until there is an answer, at most for `limit`; `ask` gives `None` where there was none. Earlier
 /// questions go on beside later ones.
@@ -31,6 +34,7 @@ pub async fn insist<T, F: Future<Output = Option<T>>>(
                 if answer.is_some() {
                     return answer;
                 }
+                again.reset_after(PAUSE);
             }
         }
     }
@@ -55,6 +59,16 @@ mod tests {
             Some(number)
         });
         assert_eq!(answer.await, Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_asked_again_soon() {
+        let (began, number) = (tokio::time::Instant::now(), AtomicU32::new(0));
+        let answer = insist(Duration::from_secs(1), || async {
+            (number.fetch_add(1, Ordering::Relaxed) == 2).then_some(())
+        });
+        assert_eq!(answer.await, Some(()));
+        assert_eq!(began.elapsed(), PAUSE * 2);
     }
 
     #[tokio::test(start_paused = true)]

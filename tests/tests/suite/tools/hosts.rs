@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tests::harness::Place;
-use tests::network::{Host, Network, Proxy};
+use tests::network::{Flow, Host, Network, Proxy};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -30,6 +30,7 @@ fn a_host_is_reached_at_once_when_it_is_on_again() -> Result<()> {
 async fn reached(host: &Arc<Host>) -> Result<Proxy> {
     let nobody: SocketAddr = "127.0.0.1:1".parse()?;
     let proxy = Proxy::start(&Place::Host(Arc::clone(host)), 7000, nobody, 1).await?;
+    proxy.flow(Flow::Stalled);
     timeout(AT_ONCE, TcpStream::connect(proxy.address())).await??;
     ensure!(proxy.counts().connections <= 1, "somebody else");
     Ok(proxy)
