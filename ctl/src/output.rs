@@ -6,6 +6,9 @@ use crate::failure::Failure;
 use serde::Serialize;
 use shared::api::ApiError;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 /// Writes a result for people.
 pub fn text(text: &str) -> Result<(), Failure> {
@@ -21,6 +24,18 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 /// Writes what we made for a program, control characters included.
 pub fn script(text: &str) -> Result<(), Failure> {
     write_out(&format!("{}\n", text.trim_end()))
+}
+
+/// Waits until nobody reads the output any more, as after `| head`; for ever where that is not told, as of
+/// a file.
+pub async fn closed() {
+    // Unchecked, since it is to stay as it is, blocking, and may be no pipe.
+    let out = io::stdout().as_fd().try_clone_to_owned();
+    match out.and_then(Sender::from_owned_fd_unchecked) {
+        // Whatever ends the wait, writing will tell what is wrong.
+        Ok(out) => drop(out.ready(Interest::ERROR).await),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Tells people something that is not the result. Where nobody listens, nothing is lost.

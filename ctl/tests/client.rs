@@ -8,10 +8,8 @@ use axum::{Json, Router};
 use ctl::client::{Client, ClientError, MonitorUrl, Options, idempotency_key};
 use serde_json::{Value, json};
 use shared::api::{Action, Identity, Outcome};
-use shared::ids::{FormationId, NodeId, Revision};
-use shared::pgsettings::SettingsReport;
-use shared::report::{Data, PostgresView, Report};
-use shared::state::NodeState;
+use shared::ids::{FormationId, NodeId};
+use shared::report::Report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -29,32 +27,7 @@ fn identity() -> Identity {
 }
 
 fn report() -> Report {
-    Report {
-        protocol: shared::PROTOCOL,
-        keeper: "k".to_owned(),
-        seq: 1,
-        nonce: 1,
-        accepted: None,
-        revision: Revision(0),
-        state: NodeState::Init,
-        sealed: None,
-        in_force: None,
-        promoted: None,
-        data: Data::Empty,
-        postgres: PostgresView::default(),
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        leaving: false,
-        room: Vec::new(),
-        silent_ms: 0,
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: "0".to_owned(),
-        settings: SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
-    }
+    Report { seq: 1, nonce: 1, ..Report::of_new_node("k") }
 }
 
 fn no_formations() -> Router {

@@ -312,6 +312,33 @@ async fn a_watch_without_a_terminal_prints_what_is_streamed() {
     assert_eq!(said, "pgtandem: the monitor has ended the stream; trying again");
 }
 
+/// As `| head -1` does, while nothing is new: what follows the group ends, and not with the next news.
+#[tokio::test]
+async fn a_reader_that_goes_away_is_noticed_at_once() {
+    let events = |Query(query): Query<HashMap<String, String>>| async move {
+        if query.contains_key("after") {
+            std::future::pending::<()>().await;
+        }
+        Json(json!([event(10)]))
+    };
+    let stream = || async { Sse::new(futures::stream::pending::<Result<SseEvent, Infallible>>()) };
+    let router = Router::new()
+        .route("/v1/formations/default/status", get(|| async { Json(status(1)) }))
+        .route("/v1/formations/default/events", get(events))
+        .route("/v1/formations/default/stream", get(stream));
+    let url = serve(router).await.to_string();
+    for arguments in [&["watch", "--json"][..], &["events", "--follow"][..]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgtandem"));
+        command.args(arguments).args(["--monitor", &url]).kill_on_drop(true);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.next_line().await.unwrap().is_some(), "{arguments:?}");
+        drop(lines);
+        let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+        assert_eq!(status.unwrap().unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_that_cannot_begin_says_so() {
     let url = nobody().await.to_string();

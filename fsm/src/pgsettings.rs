@@ -9,7 +9,7 @@ pub mod value;
 
 use managed::{is_ours, least, why_refused};
 use shared::pgsettings::{Catalogue, Known, is_required};
-use value::{check_value, number};
+use value::{check_value, kept, number};
 
 /// Why a setting or its value is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +105,7 @@ pub fn check(catalogue: &Catalogue, name: &str, value: &str) -> Result<String, R
         // Compared as numbers from here on.
         return Ok(format!("{count:.0}"));
     }
-    Ok(value.trim().to_owned())
+    Ok(kept(known, value).to_owned())
 }
 
 /// PostgreSQL does not tell upper from lower case here.
@@ -125,7 +125,8 @@ fn extension_name(name: &str) -> Result<String, Refusal> {
             && part.chars().all(|c| is_start(c) || c.is_ascii_digit() || c == '$')
     };
     if name.split('.').all(is_identifier) {
-        return Ok(name.to_owned());
+        // Spelled in two ways, it would stand in a file twice.
+        return Ok(name.to_ascii_lowercase());
     }
     let text = format!(
         "{name}: is no name of a setting: the parts between the dots have letters, digits, _ and $"

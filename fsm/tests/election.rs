@@ -1,6 +1,7 @@
 //! Elections against the definition of the promise: whoever is chosen has every record that could have
 //! been acknowledged.
 
+use crate::group::node;
 use fsm::group::election::{Choice, Waiting, choose, covers};
 use fsm::group::goals::goal_of;
 use fsm::group::record::{Election, Node};
@@ -11,9 +12,8 @@ use proptest::prelude::*;
 use shared::Timestamp;
 use shared::goal::Goal;
 use shared::history::{Lineage, LineageEntry, Start};
-use shared::ids::{Epoch, Gen, GroupId, NodeId, Revision, Ticket, TimelineId};
+use shared::ids::{Epoch, Gen, GroupId, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
-use shared::pgsettings::SettingsReport;
 use shared::report::{Data, PostgresView, Report, Sealed};
 use shared::settings::Settings;
 use shared::spec::Spec;
@@ -64,31 +64,11 @@ fn record(peers: &[Peer], specs: Vec<Spec>) -> Record {
     record.lineage =
         Lineage(vec![LineageEntry { epoch: Epoch(1), timeline: TimelineId(1), start }]);
     for (id, peer) in (1..).map(NodeId).zip(peers) {
-        record.nodes.insert(id, node(id, peer.priority));
+        let node = Node { candidate_priority: peer.priority, ..node(id) };
+        record.nodes.insert(id, node);
     }
     record.validate().unwrap();
     record
-}
-
-fn node(id: NodeId, candidate_priority: u8) -> Node {
-    Node {
-        name: format!("n{id}").parse().unwrap(),
-        host: format!("host-{id}"),
-        port: 5432,
-        rest: format!("host-{id}:6432"),
-        zone: None,
-        candidate_priority,
-        replication_quorum: true,
-        secret: "secret".to_owned(),
-        admission: Ticket(1),
-        joined: None,
-        stateless_keeper: None,
-        maintenance: false,
-        dropping: false,
-        orders: shared::goal::Orders::default(),
-        reported_state: NodeState::Secondary,
-        state_changed_at: None,
-    }
 }
 
 fn at(length: u64) -> Position {
@@ -98,16 +78,8 @@ fn at(length: u64) -> Position {
 fn report(peer: &Peer) -> Report {
     let position = Some(at(peer.length)).filter(|_| peer.has_data);
     Report {
-        protocol: shared::PROTOCOL,
-        keeper: "keeper".to_owned(),
-        seq: 1,
-        nonce: 1,
-        accepted: None,
-        revision: Revision(1),
         state: NodeState::ReportLsn,
         sealed: peer.sealed.then_some(Sealed { ticket: Ticket(9), position }),
-        in_force: None,
-        promoted: None,
         data: if peer.has_data { Data::Present { system_identifier: SYSTEM } } else { Data::Empty },
         postgres: PostgresView {
             running: peer.has_data,
@@ -115,18 +87,7 @@ fn report(peer: &Peer) -> Report {
             lsn: Some(at(peer.length).lsn),
             ..PostgresView::default()
         },
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        leaving: false,
-        room: Vec::new(),
-        silent_ms: 0,
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: String::new(),
-        settings: SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
+        ..Report::of_new_node("keeper")
     }
 }
 

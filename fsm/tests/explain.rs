@@ -1,34 +1,13 @@
 //! What people are told: what is wanting, who would follow the primary and why, and what is at risk.
 
+use crate::group::{healthy as world, name, primary, standbys};
 use fsm::group::explain::{explain, succession};
 use fsm::group::record::Node;
 use fsm::group::whatif;
 use shared::api::{Action, PredictedOutcome, Succession, Wanting};
-use shared::ids::{NodeId, NodeName};
-use shared::settings::Settings;
-use sim::{Walk, World, at, walk};
+use shared::ids::NodeId;
+use sim::{World, at, walk};
 use std::collections::BTreeSet;
-
-/// A healthy group of so many, whose timers are the default ones.
-fn world(nodes: u64) -> World {
-    let settings = Settings { node_timeout_ms: 3000, ..Settings::default() };
-    let mut world = Walk { settings, ..Walk::new(nodes) }.world(1);
-    walk::converge(&mut world).unwrap();
-    world
-}
-
-fn primary(world: &World) -> NodeId {
-    world.monitor.record.primary.unwrap()
-}
-
-fn standbys(world: &World) -> Vec<NodeId> {
-    let ids = world.monitor.record.nodes.keys().copied();
-    ids.filter(|id| *id != primary(world)).collect()
-}
-
-fn name(world: &World, id: NodeId) -> NodeName {
-    world.monitor.record.nodes[&id].name.clone()
-}
 
 fn node(world: &mut World, id: NodeId) -> &mut Node {
     world.monitor.record_mut().nodes.get_mut(&id).unwrap()
@@ -37,15 +16,7 @@ fn node(world: &mut World, id: NodeId) -> &mut Node {
 /// More than a node timeout goes by, and everybody does what is to be done.
 fn rest(world: &mut World) {
     for _ in 0..400 {
-        world.pass(10);
-        for id in world.ids() {
-            drop(world.keeper_turn(id));
-            world.postgres_turn(id);
-        }
-        while !world.messages.is_empty() {
-            world.deliver();
-        }
-        world.monitor_turn();
+        walk::turns(world);
     }
 }
 

@@ -12,6 +12,7 @@ mod answers;
 mod decisions;
 mod election;
 mod explain;
+mod group;
 mod joins;
 mod pgsettings;
 mod plan;

@@ -1,9 +1,9 @@
 //! Settings of PostgreSQL: what is refused, what is recorded, and that no order of raising, lowering,
 //! elections and restarts leaves a node that cannot start.
 
+use crate::group::{healthy, node};
 use fsm::group::goals;
 use fsm::group::pgsettings::{config, settings_of};
-use fsm::group::record::Node;
 use fsm::group::request::{Reply, apply};
 use fsm::group::view::Evidence;
 use fsm::group::{Record, View};
@@ -11,12 +11,11 @@ use fsm::node::pgsettings::{Local, Side, cannot_replay, values};
 use fsm::pgsettings::managed::why_refused;
 use proptest::prelude::*;
 use shared::api::{Action, ApiError, Outcome};
-use shared::ids::{GroupId, NodeId, Revision, Ticket};
+use shared::ids::{GroupId, NodeId, Revision};
 use shared::pgsettings::{Catalogue, Known, NodeSettings, Required};
 use shared::report::Report;
 use shared::settings::Settings;
-use shared::state::NodeState;
-use sim::{Walk, World, at, walk};
+use sim::{World, at};
 use std::collections::BTreeMap;
 
 const NAME: &str = "max_connections";
@@ -49,9 +48,7 @@ fn catalogue() -> Catalogue {
 
 /// A healthy group of three, whose servers have said what they know.
 fn world() -> World {
-    let settings = Settings { node_timeout_ms: 3000, ..Settings::default() };
-    let mut world = Walk { settings, ..Walk::new(3) }.world(1);
-    walk::converge(&mut world).unwrap();
+    let mut world = healthy(3);
     world.monitor.view_mut().catalogues.insert("15.18".to_owned(), catalogue());
     world
 }
@@ -161,6 +158,17 @@ fn what_is_set_is_kept_told_and_in_the_events() {
     assert!(world.monitor.record.postgres.nodes.is_empty());
 }
 
+/// PostgreSQL does not tell upper from lower case in names, and keeps the blanks of a text.
+#[test]
+fn a_setting_is_kept_once_and_a_text_whole() {
+    let mut world = world();
+    decided(&mut world, &wish(None, &[("App.Name", Some("a")), ("timezone", Some("UTC "))]));
+    decided(&mut world, &wish(None, &[("app.NAME", Some("b"))]));
+    let kept: Vec<_> = world.monitor.record.postgres.formation.clone().into_iter().collect();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(kept, [pair("TimeZone", "UTC "), pair("app.name", "b")]);
+}
+
 #[test]
 fn what_goes_with_a_node_is_forgotten_with_it() {
     let mut world = world();
@@ -247,7 +255,7 @@ impl Group {
     /// A keeper and the monitor talk; the keeper writes what comes of it.
     fn talk(&mut self, id: NodeId) {
         let server = &self.servers[&id];
-        let mut report = report();
+        let mut report = Report::of_new_node("keeper");
         if let Some(running) = server.running {
             let next = Some(server.file.unwrap_or(BENEATH));
             report.settings.required.insert(NAME.to_owned(), Required { running, next });
@@ -321,44 +329,6 @@ impl Group {
             self.talk(other);
         }
     }
-}
-
-fn node(id: NodeId) -> Node {
-    Node {
-        name: format!("n{id}").parse().unwrap(),
-        host: format!("host-{id}"),
-        port: 5432,
-        rest: String::new(),
-        zone: None,
-        candidate_priority: 50,
-        replication_quorum: true,
-        secret: String::new(),
-        admission: Ticket(1),
-        joined: None,
-        stateless_keeper: None,
-        maintenance: false,
-        dropping: false,
-        orders: shared::goal::Orders::default(),
-        reported_state: NodeState::Secondary,
-        state_changed_at: None,
-    }
-}
-
-fn report() -> Report {
-    let world = world_report();
-    Report { settings: shared::pgsettings::SettingsReport::default(), ..world }
-}
-
-/// Whatever a keeper of the simulator says; only its settings count here.
-fn world_report() -> Report {
-    use std::sync::OnceLock;
-    static REPORT: OnceLock<Report> = OnceLock::new();
-    let make = || {
-        let world = world();
-        let id = world.monitor.record.primary.unwrap();
-        world.monitor.view.report(id).unwrap().clone()
-    };
-    REPORT.get_or_init(make).clone()
 }
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What is foreseen against what then happens: in a simulated group, from random situations.
 
+use crate::group::name;
 use fsm::group::status::is_writable;
 use fsm::group::{Phase, explain, whatif};
 use shared::api::{Action, PredictedOutcome, Prediction};
@@ -17,10 +18,6 @@ const QUIET: usize = 150;
 /// More rounds than any change of the primary takes.
 const ROUNDS: usize = 3000;
 
-fn name(world: &World, id: NodeId) -> NodeName {
-    world.monitor.record.nodes[&id].name.clone()
-}
-
 fn names(world: &World, ids: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeName> {
     ids.into_iter().map(|id| name(world, id)).collect()
 }
@@ -30,15 +27,7 @@ fn drive(world: &mut World) {
     let mut quiet = 0;
     for _ in 0..ROUNDS {
         let before = world.monitor.record.revision;
-        for id in world.ids() {
-            drop(world.keeper_turn(id));
-            world.postgres_turn(id);
-        }
-        while !world.messages.is_empty() {
-            world.deliver();
-        }
-        world.monitor_turn();
-        world.pass(10);
+        walk::turns(world);
         quiet = if world.monitor.record.revision == before { quiet + 1 } else { 0 };
         if quiet > QUIET {
             assert_eq!(world.violation(), None);

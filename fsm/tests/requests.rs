@@ -1,31 +1,16 @@
 //! What operators are told: refusals with their codes and words, and what holds already.
 
+use crate::group::{healthy, name, primary, standbys};
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
 use shared::api::{Action, ApiError, Outcome};
-use shared::ids::{NodeId, NodeName};
-use shared::settings::Settings;
-use sim::{Walk, World, at, walk};
+use shared::goal::Orders;
+use shared::ids::NodeName;
+use sim::{Walk, World, at};
 
-/// A healthy group of three, whose timers are the default ones.
+/// A healthy group of three.
 fn world() -> World {
-    let settings = Settings { node_timeout_ms: 3000, ..Settings::default() };
-    let mut world = Walk { settings, ..Walk::new(3) }.world(1);
-    walk::converge(&mut world).unwrap();
-    world
-}
-
-fn name(world: &World, id: NodeId) -> NodeName {
-    world.monitor.record.nodes[&id].name.clone()
-}
-
-fn primary(world: &World) -> NodeId {
-    world.monitor.record.primary.unwrap()
-}
-
-fn standbys(world: &World) -> Vec<NodeId> {
-    let record = &world.monitor.record;
-    record.nodes.keys().copied().filter(|id| Some(*id) != record.primary).collect()
+    healthy(3)
 }
 
 fn nobody() -> NodeName {
@@ -386,7 +371,7 @@ fn a_standby_leaves_the_sync_set_before_it_goes_away() {
         done(&mut world, &action);
         let orders = |world: &World| world.monitor.record.nodes[&standby].orders;
         assert_eq!(next_rule(&mut world), "sync-change");
-        assert_eq!(orders(&world), shared::goal::Orders::default());
+        assert_eq!(orders(&world), Orders::default());
         let stays = world.monitor.record.newest_spec().unwrap().standbys.clone();
         assert!(!stays.contains(&standby) && stays.len() == 1, "{stays:?}");
         confirm(&mut world);
@@ -429,7 +414,66 @@ fn a_new_copy_of_what_has_become_the_primary() {
     assert!((0..3).any(|_| next_rule(&mut world) == "operation-done"));
     let record = &world.monitor.record;
     assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
-    assert_eq!(record.nodes[&standby].orders, shared::goal::Orders::default());
+    assert_eq!(record.nodes[&standby].orders, Orders::default());
+}
+
+/// A standby whose Postgres cannot run is what new copies are for; if the new one cannot run either, that is
+/// the end of it.
+#[test]
+fn a_new_copy_of_what_cannot_run() {
+    let mut world = world();
+    let standby = standbys(&world)[0];
+    let report = |world: &mut World, done: Orders| {
+        let evidence = world.monitor.view_mut().nodes.get_mut(&standby).unwrap();
+        let report = evidence.report.as_mut().unwrap();
+        (report.failed, report.done) = (Some("it cannot".to_owned()), done);
+    };
+    report(&mut world, Orders::default());
+    let node = name(&world, standby);
+    done(&mut world, &Action::Reinit { node });
+    // It leaves the sync set first.
+    world.decide();
+    confirm(&mut world);
+    world.decide();
+    let orders = world.monitor.record.nodes[&standby].orders;
+    assert_ne!(orders.copy, 0);
+    report(&mut world, orders);
+    world.decide();
+    let record = &world.monitor.record;
+    assert_eq!(record.operation, None);
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
+}
+
+/// The primary has lost its data, and cannot be replaced without the node that is to be copied from it: its
+/// Postgres is down, and is not started as long as the order stands.
+#[test]
+fn a_new_copy_of_a_primary_that_has_none() {
+    let mut world = world();
+    let [standby, other] = standbys(&world)[..] else { panic!("not three nodes") };
+    let (primary, node) = (primary(&world), name(&world, standby));
+    done(&mut world, &Action::Reinit { node });
+    for id in [other, primary] {
+        let evidence = world.monitor.view_mut().nodes.get_mut(&id).unwrap();
+        evidence.report.as_mut().unwrap().data = shared::report::Data::Empty;
+    }
+    world.decide();
+    let record = &world.monitor.record;
+    assert_eq!((&record.phase, &record.operation), (&Phase::Serving, &None));
+    assert_eq!(record.finished.last().unwrap().outcome, Outcome::Failed);
+}
+
+/// A primary whose keeper was asked to stop, and that is down: two rules would replace it, and one is told.
+#[test]
+fn what_a_pause_withholds_is_not_told_in_turn() {
+    let mut world = world();
+    done(&mut world, &Action::Pause);
+    let primary = primary(&world);
+    let report = world.monitor.view_mut().nodes.get_mut(&primary).unwrap().report.as_mut().unwrap();
+    (report.failed, report.leaving) = (Some("it cannot".to_owned()), true);
+    world.decide();
+    assert_eq!(world.violation(), None);
+    let pause = world.monitor.record.paused.as_ref().unwrap();
+    assert_eq!(pause.withheld.as_deref(), Some("primary-cannot-run"));
 }
 
 /// A pause withholds what rules would begin, says so once, and not what operators ask for.

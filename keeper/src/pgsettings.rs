@@ -104,6 +104,11 @@ impl Desk {
         (self.asked, self.found, self.demanded, self.catalogue) = (None, None, None, None);
     }
 
+    /// The operator wants these: what was refused before others were wanted may be good by now.
+    fn want(&mut self, wanted: &Values) {
+        self.refused = self.refused.take().filter(|(refused, _)| refused == wanted);
+    }
+
     /// What to report.
     pub fn report(&self, told: &NodeSettings) -> SettingsReport {
         let refused = self.refused.as_ref().filter(|(values, _)| *values == told.values);
@@ -222,6 +227,7 @@ impl Node {
         let Some(told) = self.persisted().map(|known| known.assignment.settings.clone()) else {
             return;
         };
+        self.settings.want(&told.values);
         let now = clock::now();
         let idle = told.revision == Revision::default();
         let read = self.settings.found.as_ref().map(|found| found.mark);
@@ -350,6 +356,19 @@ fn side(assignment: &Assignment) -> Side {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_refused_is_tried_again_after_a_change() {
+        let values = |value: &str| [("work_mem".to_owned(), value.to_owned())].into();
+        let refused = Some((values("much"), "no".to_owned()));
+        let mut desk = Desk { refused, ..Desk::default() };
+        let told = NodeSettings { values: values("much"), ..NodeSettings::default() };
+        desk.want(&told.values);
+        assert!(desk.report(&told).refused.is_some());
+        desk.want(&values("8MB"));
+        desk.want(&told.values);
+        assert!(desk.report(&told).refused.is_none());
+    }
 
     #[test]
     fn what_was_written_is_read_back() {

@@ -157,18 +157,27 @@ impl Unit {
     fn line(&self) -> String {
         let words = std::iter::once(self.program.as_os_str());
         let words = words.chain(self.arguments.iter().map(OsString::as_os_str));
-        words.map(quoted).collect::<Vec<_>>().join(" ")
+        words.map(|word| quoted(word, "%$")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether anything that it needs is in somebody's home: the program, a file that an option names, a
+    /// directory that is written to.
+    fn is_at_home(&self) -> bool {
+        let values = self.arguments.iter().filter_map(|word| word.to_str()?.split_once('='));
+        let named = values.map(|(_, value)| Path::new(value));
+        let written = self.writes.iter().map(PathBuf::as_path);
+        let mut all = named.chain(written).chain([self.program.as_path()]);
+        all.any(|path| HOMES.iter().any(|home| path.starts_with(home)))
     }
 
     fn hardening(&self) -> String {
         let mut text = String::from("ProtectSystem=full\nProtectControlGroups=yes\n");
         for path in &self.writes {
             if PROTECTED.iter().any(|protected| path.starts_with(protected)) {
-                let _ = writeln!(text, "ReadWritePaths=-{}", quoted(path.as_os_str()));
+                let _ = writeln!(text, "ReadWritePaths=-{}", quoted(path.as_os_str(), "%"));
             }
         }
-        let home = ["/home", "/root", "/run/user"];
-        if !self.writes.iter().any(|path| home.iter().any(|home| path.starts_with(home))) {
+        if !self.is_at_home() {
             text += "ProtectHome=yes\n";
         }
         if self.user.is_none() {
@@ -180,8 +189,12 @@ impl Unit {
     }
 }
 
-/// A word as systemd reads it (`systemd.service(5)`, "command lines").
-fn quoted(word: &OsStr) -> String {
+/// Where the homes are: `ProtectHome=yes` makes them empty, for reading too.
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// A word as systemd reads it (`systemd.syntax(7)`); `doubled` are the characters that mean themselves when they
+/// stand there twice: `%`, and in command lines (`systemd.service(5)`) also `$`.
+fn quoted(word: &OsStr, doubled: &str) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -191,7 +204,7 @@ fn quoted(word: &OsStr) -> String {
     for c in word.chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
-            '%' | '$' => text.extend([c, c]),
+            _ if doubled.contains(c) => text.extend([c, c]),
             '\n' => text.push_str("\\n"),
             other => text.push(other),
         }
@@ -250,7 +263,7 @@ mod tests {
             user: None,
             longest_stop: Duration::from_secs(70),
             waits: false,
-            writes: vec![PathBuf::from("/usr/local/pgsql"), PathBuf::from("/srv/pg")],
+            writes: vec![PathBuf::from("/usr/local/pg$%"), PathBuf::from("/srv/pg")],
         }
     }
 
@@ -261,13 +274,26 @@ mod tests {
             r#"ExecStart=/usr/local/bin/pgx run "--name=a b%%$$\"""#,
             "KillMode=process",
             "TimeoutStopSec=90",
-            "ReadWritePaths=-/usr/local/pgsql",
+            r#"ReadWritePaths=-"/usr/local/pg$%%""#,
             "ProtectHome=yes",
             "ProtectKernelLogs=yes",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("User=") && !text.contains("/srv/pg"), "{text}");
+    }
+
+    /// `ProtectHome` would hide them from the service.
+    #[test]
+    fn homes_are_open_where_something_in_them_is_needed() {
+        let config = "--config=/home/me/keeper.toml".into();
+        for unit in [
+            Unit { program: PathBuf::from("/home/me/pgx"), ..unit() },
+            Unit { arguments: vec!["run".into(), config], ..unit() },
+            Unit { writes: vec![PathBuf::from("/root/data")], ..unit() },
+        ] {
+            assert!(!unit.to_string().contains("ProtectHome"), "{unit}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Settings of PostgreSQL that an operator gives to a whole formation: what is kept of them, what a
 //! node is told, what it says about them, and what people are shown.
 //!
-//! Deliberately not here: which settings may be given (`fsm::catalogue`, `fsm::managed`) and which
-//! value a node gets when (`fsm::group::pgsettings`, `fsm::node::pgsettings`).
+//! Deliberately not here: which settings may be given (`fsm::pgsettings`) and which value a node gets when
+//! (`fsm::group::pgsettings`, `fsm::node::pgsettings`).
 
 use crate::ids::{FormationId, NodeId, NodeName, Revision};
 use serde::{Deserialize, Serialize};

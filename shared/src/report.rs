@@ -66,6 +66,38 @@ pub struct Report {
     pub done: Orders,
 }
 
+impl Report {
+    /// Of a keeper process that has been told nothing yet, and whose data directory is empty.
+    pub fn of_new_node(keeper: &str) -> Self {
+        Self {
+            protocol: crate::PROTOCOL,
+            keeper: keeper.to_owned(),
+            seq: 0,
+            nonce: 0,
+            accepted: None,
+            revision: Revision(0),
+            state: NodeState::Init,
+            sealed: None,
+            in_force: None,
+            promoted: None,
+            data: Data::Empty,
+            postgres: PostgresView::default(),
+            replicas: Vec::new(),
+            streaming: false,
+            failed: None,
+            silent_ms: 0,
+            leaving: false,
+            room: Vec::new(),
+            step: None,
+            warnings: Vec::new(),
+            keeper_version: String::new(),
+            settings: SettingsReport::default(),
+            catalogue: None,
+            done: Orders::default(),
+        }
+    }
+}
+
 /// What a keeper has persisted of its assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accepted {

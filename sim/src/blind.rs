@@ -140,6 +140,7 @@ impl Blind {
                     node.candidate_priority = node.candidate_priority.max(1);
                 }
             }
+            Mutation::NoPause => believed.paused = None,
             Mutation::Unfenced => match &mut believed.phase {
                 Phase::Electing(election) | Phase::Forwarding { election, .. } => {
                     election.loss.as_mut()?.fenced = true;
@@ -243,6 +244,7 @@ impl Blind {
 fn restore(record: &Record, decided: &mut Record) {
     let new = std::mem::take(&mut decided.specs).into_iter();
     let new = new.filter(|spec| spec.generation >= record.next_generation);
+    decided.paused.clone_from(&record.paused);
     decided.specs = record.specs.iter().cloned().chain(new).collect();
     for (id, node) in &mut decided.nodes {
         if let Some(before) = record.nodes.get(id) {

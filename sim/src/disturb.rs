@@ -77,6 +77,14 @@ pub enum Disturbance {
     Drop,
     /// A node that is gone is dropped by force.
     DropByForce,
+    /// An operator has Postgres restarted.
+    OrderRestart,
+    /// An operator has a standby copied anew.
+    OrderCopy,
+    /// Automation is paused.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 /// What may happen, with its weight.
@@ -117,6 +125,11 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::SetQuorum),
     (1, Disturbance::Drop),
     (1, Disturbance::DropByForce),
+    (1, Disturbance::OrderRestart),
+    (1, Disturbance::OrderCopy),
+    (1, Disturbance::Pause),
+    // Automation is to be seen at work most of the time.
+    (4, Disturbance::Resume),
 ];
 
 /// The sync spec changes again and again while nodes come and go.
@@ -215,7 +228,11 @@ impl World {
             | Disturbance::SetPriority
             | Disturbance::SetQuorum
             | Disturbance::Drop
-            | Disturbance::DropByForce => self.request(disturbance, id),
+            | Disturbance::DropByForce
+            | Disturbance::OrderRestart
+            | Disturbance::OrderCopy => self.request(disturbance, id),
+            Disturbance::Pause => self.ask(&Action::Pause),
+            Disturbance::Resume => self.resume(),
         }
     }
 
@@ -254,6 +271,8 @@ impl World {
             Disturbance::DropByForce if spare && gone => {
                 self.ask(&Action::Drop { node, force: true });
             }
+            Disturbance::OrderRestart => self.ask(&Action::Restart { node }),
+            Disturbance::OrderCopy => self.ask(&Action::Reinit { node }),
             Disturbance::Failover => {
                 self.ask(&Action::Failover { allow_data_loss: false, fenced: false });
             }
@@ -279,7 +298,9 @@ impl World {
             | Disturbance::RecycleWal
             | Disturbance::PromoteByHand
             | Disturbance::Leave
-            | Disturbance::Join => {}
+            | Disturbance::Join
+            | Disturbance::Pause
+            | Disturbance::Resume => {}
         }
     }
 }

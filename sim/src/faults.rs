@@ -297,8 +297,7 @@ impl World {
             machine.wal_from = 0;
             machine.server = ServerMemory::default();
             if with_state {
-                machine.persisted = None;
-                machine.claimed = false;
+                machine.lose_state();
             }
         }
         self.say(|| format!("node {id}: the disk is lost, the keeper's state too: {with_state}"));

@@ -6,7 +6,7 @@ use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::view::{Lack, Persisted, is_failed};
+use fsm::node::view::{Due, Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
@@ -42,6 +42,9 @@ impl World {
         machine.view.upstream_lacks = lacks;
         machine.look(now);
         machine.view.may_write |= mutation == Mutation::StartsAlone;
+        if matches!(mutation, Mutation::IgnoresOrders | Mutation::SaysDone) {
+            machine.view.due = None;
+        }
         let plan = if copying {
             Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
         } else {
@@ -150,10 +153,11 @@ impl World {
             }
             Step::Clone { from } | Step::Rewind { from } => self.begin_job(id, *from, step),
             Step::Promote { timeline } => self.promote(id, *timeline),
-            Step::StopFast | Step::Restart => {
+            Step::StopFast => {
                 self.send_all(id);
                 self.simple(id, step);
             }
+            Step::Restart => self.restart_postgres(id),
             Step::Barrier(spec) => self.barrier(id, spec),
             Step::Block | Step::Set(_) => self.change_sync(id, step),
             Step::Initialise
@@ -235,6 +239,12 @@ impl World {
             machine.replay_stuck = false;
             begin_copy(&mut machine.view, persisted);
             machine.job = Some(Job { from, epoch });
+            if !rewind {
+                if let Some(keeper) = &mut machine.keeper {
+                    keeper.down_since = None;
+                }
+                self.remember(id, Due::Copy);
+            }
         }
     }
 
@@ -321,12 +331,17 @@ impl World {
         let now = machine.time(self.now);
         let Some(mut report) = machine.describe(plan, now) else { return };
         let numbered = machine.numbered_position();
+        let persisted = machine.persisted.as_ref();
+        let ordered = persisted.map_or(report.done, |persisted| persisted.assignment.orders);
         let Some(keeper) = machine.keeper.as_mut() else { return };
         let limit = self.monitor.record.settings.timers().report_interval_ms * 2;
         if mutation == Mutation::NumberedPositions
             && let Some(sealed) = report.sealed.as_mut().filter(|sealed| sealed.position.is_none())
         {
             sealed.position = numbered;
+        }
+        if mutation == Mutation::SaysDone {
+            report.done = ordered;
         }
         keeper.calls.retain(|call| now < call.1 + limit);
         if keeper.calls.len() >= CALLS {
@@ -379,6 +394,7 @@ impl Machine {
     fn look(&mut self, now: u64) {
         self.refresh();
         self.unclaim(now);
+        self.view.due = self.due();
         let in_force = self.spec_in_force();
         let primary = self.persisted.as_ref().is_some_and(|p| p.assignment.goal.spec().is_some());
         let alone = self.view.file.spec.as_ref().is_some_and(|spec| !spec.is_asynchronous());
@@ -478,7 +494,7 @@ impl Machine {
             keeper_version: String::new(),
             settings: SettingsReport::default(),
             catalogue: None,
-            done: shared::goal::Orders::default(),
+            done: self.done,
         })
     }
 

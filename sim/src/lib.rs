@@ -14,6 +14,7 @@ pub mod log;
 pub mod machine;
 pub mod monitor;
 pub mod node;
+pub mod orders;
 mod part;
 pub mod random;
 pub mod search;

@@ -7,6 +7,7 @@ use fsm::Millis;
 use fsm::node::lease::Tenure;
 use fsm::node::view::Persisted;
 use fsm::node::{Data, LocalView, Process};
+use shared::goal::Orders;
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::Lsn;
 use shared::report::{Answer, Lease};
@@ -31,6 +32,8 @@ pub struct Machine {
     pub persisted_before: Option<Persisted>,
     /// The keeper has taken a lease by itself, and none has been granted since; durable.
     pub claimed: bool,
+    /// The newest orders that the keeper has carried out; durable.
+    pub done: Orders,
     /// Admission slots: whose, and of which ticket.
     pub slots: BTreeSet<(NodeId, Ticket)>,
     /// The timeline of the newest checkpoint.
@@ -272,6 +275,7 @@ impl Machine {
             persisted: None,
             persisted_before: None,
             claimed: false,
+            done: Orders::default(),
             slots: BTreeSet::new(),
             control: TimelineId(1),
             processes: 0,
@@ -329,9 +333,6 @@ impl Machine {
 
     /// Postgres is gone: crashed, or stopped by the guard.
     pub fn stop_postgres(&mut self, fast: bool) {
-        if self.frozen == Frozen::Postgres {
-            self.frozen = Frozen::No;
-        }
         if self.frozen == Frozen::Postgres {
             self.frozen = Frozen::No;
         }

@@ -4,6 +4,7 @@
 use crate::at;
 use crate::blind::Blind;
 use crate::ledger::Violation;
+use crate::orders::{Owed, check_pause};
 use crate::part::Part;
 use crate::random::Random;
 use crate::world::Mutation;
@@ -31,6 +32,8 @@ pub struct Monitor {
     pub violation: Option<Violation>,
     /// Elections with accepted loss that nobody has looked at yet.
     pub losses: Vec<Loss>,
+    /// What has been ordered and not been done.
+    pub owed: Owed,
     /// Whether a rule is taken away, and which.
     pub blind: Blind,
 }
@@ -56,6 +59,7 @@ impl Monitor {
             decisions: None,
             violation: None,
             losses: Vec::new(),
+            owed: Owed::default(),
             blind: Blind::default(),
         }
     }
@@ -130,6 +134,9 @@ impl Monitor {
         if let Err(why) = check(&self.record, &decision)
             && self.blind.is_checked()
         {
+            self.accuse(why);
+        }
+        if let Err(why) = self.owed.note(&self.record, &decision.record) {
             self.accuse(why);
         }
         self.losses.extend(loss(&self.record, &decision));
@@ -233,6 +240,7 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     if ids != expected || ids.is_empty() {
         return Err(format!("events {ids:?} instead of {expected:?} {}", because()));
     }
+    check_pause(before, decision)?;
     let kept = before.specs.iter().all(|spec| after.specs.contains(spec));
     let confirmed = rules.contains(&"sync-confirmed");
     if !kept && !confirmed && !after.nodes.is_empty() {

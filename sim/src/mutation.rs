@@ -75,11 +75,17 @@ pub enum Mutation {
     DroppedPromotes,
     /// With two nodes a candidate priority of 0 does not count.
     ZeroPriority,
+    /// The monitor replaces primaries during a pause, too.
+    NoPause,
+    /// A keeper carries out no order.
+    IgnoresOrders,
+    /// A keeper says of each order that it is done, and does nothing.
+    SaysDone,
 }
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -115,6 +121,9 @@ impl Mutation {
         Self::FencedStays,
         Self::DroppedPromotes,
         Self::ZeroPriority,
+        Self::NoPause,
+        Self::IgnoresOrders,
+        Self::SaysDone,
     ];
 }
 

@@ -83,13 +83,14 @@ impl World {
         self.ask(&Action::SetFormation { key: key.to_owned(), value: value.to_owned() });
     }
 
-    /// All faults end: everything runs and reaches everything, and nothing is set so that nobody may
-    /// become primary.
+    /// All faults end: everything runs and reaches everything, automation is not paused, and nothing is set
+    /// so that nobody may become primary.
     pub fn mend(&mut self) {
         self.faulty = false;
         self.late.clear();
         self.say(|| "all faults end".to_owned());
         self.recover();
+        self.resume();
         for id in self.ids() {
             // Whoever was asked to stop is asked to stay.
             if let Some(keeper) = self.machines.get_mut(id).and_then(|m| m.keeper.as_mut()) {
@@ -103,6 +104,13 @@ impl World {
             }
         }
         self.set_formation("number-sync-standbys", "default");
+    }
+
+    /// A pause ends.
+    pub fn resume(&mut self) {
+        if self.monitor.record.paused.is_some() {
+            self.ask(&Action::Resume);
+        }
     }
 
     /// Nodes leave maintenance as soon as they may.

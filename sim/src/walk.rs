@@ -301,9 +301,14 @@ fn turn(world: &mut World) {
     world.pass(ms);
 }
 
-/// A round in which everybody has a turn and nothing goes wrong.
+/// A round in which everybody has a turn and nothing goes wrong; nodes leave maintenance.
 pub fn round(world: &mut World) {
     world.end_maintenance();
+    turns(world);
+}
+
+/// Everybody has a turn, and nothing goes wrong.
+pub fn turns(world: &mut World) {
     for id in world.ids() {
         drop(world.keeper_turn(id));
         world.postgres_turn(id);

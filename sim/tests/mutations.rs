@@ -163,6 +163,21 @@ fn priority_zero_is_never_elected_by_itself() {
     is_found(&walk(Mutation::ZeroPriority, 2, Harm::Decision), Harm::Decision);
 }
 
+#[test]
+fn during_a_pause_nobody_is_replaced() {
+    is_found(&walk(Mutation::NoPause, 3, Harm::Decision), Harm::Decision);
+}
+
+#[test]
+fn orders_come_to_an_end() {
+    is_found(&walk(Mutation::IgnoresOrders, 2, Harm::Stuck), Harm::Stuck);
+}
+
+#[test]
+fn what_is_called_done_has_been_done() {
+    is_found(&walk(Mutation::SaysDone, 2, Harm::Decision), Harm::Decision);
+}
+
 /// Whoever adds a mutation adds what finds it, and a row of the table.
 #[test]
 fn each_is_found_and_written_down() {

@@ -83,7 +83,8 @@ impl FromStr for Assigned {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some((name, value)) if !name.trim().is_empty() => {
-                Ok(Self { name: name.trim().to_owned(), value: value.trim().to_owned() })
+                // The end of a log_line_prefix may well be a blank.
+                Ok(Self { name: name.trim().to_owned(), value: value.to_owned() })
             }
             Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
         }
@@ -98,16 +99,29 @@ impl Config {
         match self.what {
             What::Show { node } => show::show(context, node.as_ref()).await,
             What::Set { settings, place, wait } => {
-                let changes = settings.into_iter().map(|it| (it.name, Some(it.value))).collect();
+                let changes = once(settings.into_iter().map(|it| (it.name, Some(it.value))))?;
                 apply(context, Request::new(place.node, changes), &wait).await
             }
             What::Unset { settings, place, wait } => {
-                let changes = settings.into_iter().map(|name| (name, None)).collect();
+                let changes = once(settings.into_iter().map(|name| (name, None)))?;
                 apply(context, Request::new(place.node, changes), &wait).await
             }
             What::Edit { place, wait } => edit::edit(context, place.node, &wait).await,
         }
     }
+}
+
+/// The changes, where each setting is named once: PostgreSQL does not tell upper from lower case.
+fn once(given: impl Iterator<Item = (String, Option<String>)>) -> Result<Changes, Failure> {
+    let mut changes = Changes::new();
+    for (name, value) in given {
+        if changes.keys().any(|known| known.eq_ignore_ascii_case(&name)) {
+            let message = format!("{name}: is given a second time; which one shall it be?");
+            return Err(Failure::new(Exit::BadArguments, "bad_arguments", message));
+        }
+        changes.insert(name, value);
+    }
+    Ok(changes)
 }
 
 /// What to ask for.
@@ -164,19 +178,25 @@ async fn until_applied(
             }
             Ok(config) if Instant::now() >= deadline => {
                 let names: Vec<_> = missing(&config).iter().map(ToString::to_string).collect();
-                let reason = format!(
-                    "{}; it is recorded, and not read yet by {}: `pgtandem config show` tells",
-                    done.reason,
-                    names.join(", ")
-                );
-                return Ok(OperationResult { outcome: Outcome::Timeout, reason, ..done });
+                let why = format!("not read yet by {}", names.join(", "));
+                return Ok(timed_out(done, &why));
+            }
+            Err(error) if is_passing(&error) && Instant::now() >= deadline => {
+                return Ok(timed_out(done, &error.to_string()));
             }
             Ok(_) => {}
-            Err(error) if is_passing(&error) && Instant::now() < deadline => {}
+            Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error.into()),
         }
         sleep(PAUSE).await;
     }
+}
+
+/// The change holds, whether or not anybody has seen the nodes read it.
+fn timed_out(done: OperationResult, why: &str) -> OperationResult {
+    let reason =
+        format!("{}; it is recorded, and {why}: `pgtandem config show` tells", done.reason);
+    OperationResult { outcome: Outcome::Timeout, reason, ..done }
 }
 
 /// The nodes that can be reached and have not read the newest settings.
@@ -225,9 +245,16 @@ mod tests {
         let read = |text: &str| text.parse::<Assigned>().map(|it| (it.name, it.value));
         let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
         assert_eq!(read("work_mem=8MB"), pair("work_mem", "8MB"));
-        assert_eq!(read(" search_path = a, b "), pair("search_path", "a, b"));
+        assert_eq!(read(" log_line_prefix =%m "), pair("log_line_prefix", "%m "));
         assert_eq!(read("x.options=a=b"), pair("x.options", "a=b"));
         assert_eq!(read("log_line_prefix="), pair("log_line_prefix", ""));
         assert!(read("work_mem").is_err() && read("=1").is_err());
+    }
+
+    #[test]
+    fn each_setting_is_named_once() {
+        let names = |names: &[&str]| once(names.iter().map(|name| ((*name).to_owned(), None)));
+        assert_eq!(names(&["a", "b"]).unwrap().len(), 2);
+        assert!(names(&["a", "b", "A"]).unwrap_err().to_string().starts_with("A: "));
     }
 }

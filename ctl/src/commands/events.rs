@@ -53,7 +53,14 @@ impl Events {
             }
             Some(after) => print_pages(context, &client, after, self.count).await?,
         };
-        if self.follow { follow(context, &client, last).await } else { Ok(Exit::Done) }
+        if !self.follow {
+            return Ok(Exit::Done);
+        }
+        tokio::select! {
+            followed = follow(context, &client, last) => followed,
+            // There may be no event for long.
+            () = output::closed() => Ok(Exit::Done),
+        }
     }
 }
 

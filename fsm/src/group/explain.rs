@@ -209,8 +209,11 @@ fn blocked_serving(record: &Record, view: &View, now: Now) -> Option<Blocker> {
         return Some(why_nobody(record, view, primary, now));
     }
     let spec = record.newest_spec()?;
-    let absent: BTreeSet<_> =
-        spec.standbys.iter().copied().filter(|id| replica(record, view, *id).is_none()).collect();
+    // A row outlives its peer, which will not confirm a change any more.
+    let settled = record.is_sync_settled();
+    let is_gone = |id: NodeId| !settled && verdict(view, id, &timers, now.mono).is_dead();
+    let is_absent = |id: &NodeId| replica(record, view, *id).is_none() || is_gone(*id);
+    let absent: BTreeSet<_> = spec.standbys.iter().copied().filter(is_absent).collect();
     if spec.standbys.len() - absent.len() >= spec.required {
         return None;
     }

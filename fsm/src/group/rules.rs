@@ -238,10 +238,17 @@ pub fn step(record: &Record, view: &View, now: Now, tie_break: u64) -> Option<De
     }
     let timers = record.settings.timers();
     let mut context = Context { record, view, now, tie_break, timers, rule: "" };
+    let mut withheld = false;
     RULES.iter().find_map(|rule| {
         context.rule = rule.name;
-        let change = (rule.fire)(&context)?;
-        let change = if withholds(record, &change) { withhold(&context, &change)? } else { change };
+        let mut change = (rule.fire)(&context)?;
+        if withholds(record, &change) {
+            // The first is the one that would be followed: told in turn, two of them would never end.
+            if std::mem::replace(&mut withheld, true) {
+                return None;
+            }
+            change = withhold(&context, &change)?;
+        }
         Some(record.decide(change.next, change.notes, now))
     })
 }

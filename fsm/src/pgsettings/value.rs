@@ -45,9 +45,17 @@ pub(super) fn check_value(known: &Known, value: &str) -> Result<(), String> {
     }
 }
 
+/// What is kept of a value. In a text, blanks at the end may be meant, as in `log_line_prefix`.
+pub(super) fn kept<'a>(known: &Known, value: &'a str) -> &'a str {
+    match Kind::of(known) {
+        Kind::Text => value,
+        Kind::Bool | Kind::Integer | Kind::Real | Kind::Enum => value.trim(),
+    }
+}
+
 /// The number that a text stands for, in the unit of the setting.
 pub(super) fn number(known: &Known, value: &str) -> Option<f64> {
-    let (number, rest) = split_number(value.trim())?;
+    let (number, rest) = split_number(value.trim(), Kind::of(known))?;
     let unit = rest.trim();
     let in_base = if unit.is_empty() {
         number
@@ -141,8 +149,9 @@ fn base_unit(unit: &str) -> Option<(f64, Measure)> {
     Some((count * factor, measure))
 }
 
-/// The number at the beginning, and the rest: decimal, `0x` hexadecimal or, with a leading 0, octal.
-fn split_number(text: &str) -> Option<(f64, &str)> {
+/// The number at the beginning, and the rest: decimal, `0x` hexadecimal or, where it is to be whole, octal
+/// with a leading 0.
+fn split_number(text: &str, kind: Kind) -> Option<(f64, &str)> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let prefixed = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X"));
@@ -152,8 +161,10 @@ fn split_number(text: &str) -> Option<(f64, &str)> {
         return Some((sign * integer(digits, 16)?, rest));
     }
     let (number, rest) = unsigned.split_at(decimal_length(unsigned));
-    let is_octal =
-        number.len() > 1 && number.starts_with('0') && number.chars().all(|c| c.is_ascii_digit());
+    let is_octal = kind == Kind::Integer
+        && number.len() > 1
+        && number.starts_with('0')
+        && number.chars().all(|c| c.is_ascii_digit());
     let value = if is_octal { integer(number, 8)? } else { number.parse().ok()? };
     Some((sign * value, rest))
 }
@@ -232,6 +243,7 @@ mod tests {
             (&naptime, "2h", Some(7200.0)),
             (&naptime, "900ms", Some(1.0)),
             (&delay, "2.5", Some(2.5)),
+            (&delay, "010", Some(10.0)),
             (&delay, "500us", Some(0.5)),
         ] {
             assert_eq!(number(known, text), expected, "{text:?}");

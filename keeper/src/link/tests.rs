@@ -11,10 +11,9 @@ use ctl::client::{Client, Options, parse_monitor_urls};
 use fsm::group::{Record, View, goals, join};
 use fsm::{Millis, Now};
 use shared::api::{Identity, JoinRequest};
-use shared::ids::{FormationId, GroupId, NodeId, Revision};
-use shared::report::{Answer, Data, PostgresView, Report};
+use shared::ids::{FormationId, GroupId, NodeId};
+use shared::report::{Answer, Data, Report};
 use shared::settings::Settings;
-use shared::state::NodeState;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -62,32 +61,7 @@ fn answer() -> Result<Answer> {
 }
 
 fn report() -> Report {
-    Report {
-        protocol: shared::PROTOCOL,
-        keeper: String::new(),
-        seq: 0,
-        nonce: 0,
-        accepted: None,
-        revision: Revision(0),
-        state: NodeState::Init,
-        sealed: None,
-        in_force: None,
-        promoted: None,
-        data: Data::Empty,
-        postgres: PostgresView::default(),
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        silent_ms: 0,
-        leaving: false,
-        room: Vec::new(),
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: String::new(),
-        settings: shared::pgsettings::SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
-    }
+    Report::of_new_node("")
 }
 
 async fn answered(State(answer): State<Answer>, Json(report): Json<Report>) -> Json<Answer> {

@@ -12,10 +12,8 @@ use serde_json::{Value, json};
 use shared::PROTOCOL;
 use shared::api::{JoinAnswer, JoinRequest};
 use shared::ids::Revision;
-use shared::pgsettings::SettingsReport;
-use shared::report::{Answer, Data, PostgresView, Report};
+use shared::report::{Answer, Data, Report};
 use shared::settings::Settings;
-use shared::state::NodeState;
 use sqlx::postgres::PgConnectOptions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::str::FromStr as _;
@@ -235,30 +233,5 @@ impl Keeper {
 }
 
 fn report() -> Report {
-    Report {
-        protocol: PROTOCOL,
-        keeper: String::new(),
-        seq: 0,
-        nonce: 1000,
-        accepted: None,
-        revision: Revision(0),
-        state: NodeState::Init,
-        sealed: None,
-        in_force: None,
-        promoted: None,
-        data: Data::Empty,
-        postgres: PostgresView::default(),
-        replicas: Vec::new(),
-        streaming: false,
-        failed: None,
-        leaving: false,
-        room: Vec::new(),
-        silent_ms: 0,
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: "test".to_owned(),
-        settings: SettingsReport::default(),
-        catalogue: None,
-        done: shared::goal::Orders::default(),
-    }
+    Report { nonce: 1000, ..Report::of_new_node("") }
 }

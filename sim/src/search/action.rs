@@ -34,6 +34,8 @@ pub enum Action {
     },
     /// A client writes.
     Write(NodeId),
+    /// A pause ends.
+    Resume,
     /// Every timer runs out.
     Tick,
     /// Something goes wrong.
@@ -87,6 +89,12 @@ pub enum Request {
     Quorum(NodeId, bool),
     /// To add a node.
     Join,
+    /// To restart the Postgres of a node.
+    Restart(NodeId),
+    /// To copy a standby anew.
+    Copy(NodeId),
+    /// To pause automation.
+    Pause,
     /// To fail over whatever it costs, having fenced the old primary or not.
     AcceptLoss {
         /// Its host is off, and no client reaches it before it has heard of its successor.

@@ -39,6 +39,10 @@ pub struct Budget {
     pub promotions: u8,
     /// The replay of a standby is held up.
     pub held: u8,
+    /// A Postgres is to be restarted, or a standby copied anew.
+    pub orders: u8,
+    /// Automation is paused; it may go on.
+    pub pauses: u8,
 }
 
 impl Budget {
@@ -65,6 +69,8 @@ impl Budget {
             Request::Number(_) | Request::Quorum(..) => &mut self.changes,
             Request::Join => &mut self.joins,
             Request::AcceptLoss { .. } => &mut self.overrides,
+            Request::Restart(_) | Request::Copy(_) => &mut self.orders,
+            Request::Pause => &mut self.pauses,
         }
     }
 }
@@ -75,7 +81,7 @@ impl Budget {
 pub struct InvalidBudget(String);
 
 /// What can be bounded: writes, and each kind of what may go wrong or be asked for.
-pub(super) const NAMES: [&str; 16] = [
+pub(super) const NAMES: [&str; 18] = [
     "writes",
     "crashes",
     "cuts",
@@ -92,6 +98,8 @@ pub(super) const NAMES: [&str; 16] = [
     "overrides",
     "promotions",
     "held",
+    "orders",
+    "pauses",
 ];
 
 impl Budget {
@@ -113,6 +121,8 @@ impl Budget {
             &mut self.overrides,
             &mut self.promotions,
             &mut self.held,
+            &mut self.orders,
+            &mut self.pauses,
         ]
     }
 }

@@ -52,6 +52,7 @@ impl PartialEq for State {
             && self.world.cut == other.world.cut
             && self.world.ledger == other.world.ledger
             && self.world.fenced == other.world.fenced
+            && self.world.monitor.owed == other.world.monitor.owed
     }
 }
 
@@ -66,6 +67,7 @@ impl Hash for State {
         self.world.cut.hash(hasher);
         self.world.ledger.hash(hasher);
         self.world.fenced.hash(hasher);
+        self.world.monitor.owed.hash(hasher);
     }
 }
 
@@ -107,7 +109,7 @@ impl State {
     /// What may happen next.
     pub fn actions(&self, actions: &mut Vec<Action>) {
         let mut faults = vec![Fault::Monitor];
-        let mut requests = vec![Request::Switchover(None), Request::Join];
+        let mut requests = vec![Request::Switchover(None), Request::Join, Request::Pause];
         requests.extend([false, true].map(|fenced| Request::AcceptLoss { fenced }));
         requests.extend((0..=2).map(Request::Number));
         for machine in self.world.machines.values() {
@@ -116,6 +118,7 @@ impl State {
             self.requests_about(machine.id, &mut requests);
         }
         actions.push(Action::Look);
+        actions.extend(self.world.monitor.record.paused.as_ref().map(|_| Action::Resume));
         actions.extend((self.left.ticks > 0).then_some(Action::Tick));
         let mut places = self.world.ids();
         places.push(MONITOR);
@@ -199,6 +202,8 @@ impl State {
             Request::Switchover(Some(node)),
             Request::Maintenance(node),
             Request::Drop(node),
+            Request::Restart(node),
+            Request::Copy(node),
             Request::Quorum(node, !known.replication_quorum),
         ]);
     }
@@ -218,6 +223,7 @@ impl State {
                     self.world.ask(&api::Action::Maintenance { node, on, allow_failover });
                 }
             }
+            Action::Resume => self.world.resume(),
             Action::PickUp { node, walsender } => self.pick_up(node, walsender),
             Action::Write(node) => {
                 self.left.writes -= 1;
@@ -271,8 +277,7 @@ impl State {
                 self.world.crash_keeper(node);
                 self.forget(node);
                 if let Some(machine) = self.world.machines.get_mut(node) {
-                    machine.persisted = None;
-                    machine.claimed = false;
+                    machine.lose_state();
                 }
             }
             Fault::Copy(node) => self.copy_answer(node),
@@ -312,6 +317,9 @@ impl State {
                 key: "number-sync-standbys".to_owned(),
                 value: number.to_string(),
             }),
+            Request::Restart(node) => name(node).map(|node| api::Action::Restart { node }),
+            Request::Copy(node) => name(node).map(|node| api::Action::Reinit { node }),
+            Request::Pause => Some(api::Action::Pause),
             Request::Join => {
                 return self.world.monitor.up && self.world.join(true).is_some();
             }
@@ -519,6 +527,7 @@ impl State {
         if !joining {
             self.forget_revisions();
         }
+        let newest_order = self.newest_order();
         let monitor = &mut self.world.monitor;
         if monitor.record.next_event == 1 {
             return;
@@ -528,11 +537,20 @@ impl State {
             record.revision = Revision(1);
         }
         record.next_event = 1;
-        record.next_operation = 1;
         record.finished.clear();
-        if let Some(operation) = &mut record.operation {
-            operation.id = 0;
-        }
+        record.next_operation = newest_order + 1;
+    }
+
+    /// Orders are compared with those that a keeper has carried out: no number is given twice.
+    fn newest_order(&self) -> u64 {
+        let record = &self.world.monitor.record;
+        let given = record.nodes.values().map(|node| node.orders);
+        let kept = self.world.machines.values().filter_map(|m| m.persisted.as_ref());
+        let heard = kept.map(|persisted| persisted.assignment.orders);
+        let done = self.world.machines.values().map(|machine| machine.done);
+        let all = given.chain(heard).chain(done);
+        let newest = all.map(|orders| orders.restart.max(orders.copy)).max();
+        newest.max(record.operation.as_ref().map(|operation| operation.id)).unwrap_or(0)
     }
 
     /// Answers from now on are told apart by their orders only.

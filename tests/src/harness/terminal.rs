@@ -57,6 +57,20 @@ impl Terminal {
         Ok(self.order(&["display-message", "-p", "#{alternate_on}"])?.trim() == "1")
     }
 
+    /// Whether there is a cursor.
+    pub fn has_cursor(&self) -> Result<bool> {
+        Ok(self.order(&["display-message", "-p", "#{cursor_flag}"])?.trim() == "1")
+    }
+
+    /// The program that its shell waits for.
+    pub fn program(&self) -> Result<i32> {
+        let shell = self.order(&["display-message", "-p", "#{pane_pid}"])?;
+        let shell = shell.trim();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        let child = children.split_whitespace().next().context("the shell waits for nobody")?;
+        Ok(child.parse()?)
+    }
+
     /// Waits until its screen is as said.
     pub async fn shows(&self, what: &str, holds: impl Fn(&str) -> bool) -> Result<String> {
         eventually(&format!("a screen with {what}"), DEADLINE, async || {

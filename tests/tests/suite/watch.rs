@@ -1,9 +1,9 @@
 //! `pgtandem watch` in a real terminal: what a person sees, and what the keys do.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::harness::binaries;
+use rustix::process::Signal;
 use tests::harness::wait::{DEADLINE, eventually};
-use tests::harness::{Cluster, Terminal};
+use tests::harness::{Cluster, Terminal, binaries, process};
 
 /// The lines that are about a node, from the top.
 fn nodes(screen: &str) -> Vec<&str> {
@@ -28,6 +28,7 @@ fn start(terminal: &Terminal, cluster: &Cluster) -> Result<()> {
 async fn is_restored(terminal: &Terminal) -> Result<()> {
     terminal.shows("the exit code", |screen| screen.contains("\nexit=0\n")).await?;
     ensure!(!terminal.is_taken()?, "the alternate screen is still there");
+    ensure!(terminal.has_cursor()?, "the cursor is gone");
     terminal.write("stty -a")?;
     terminal.press("Enter")?;
     let whole = |screen: &str| screen.contains("ready> stty -a") && screen.contains("echoctl");
@@ -131,7 +132,32 @@ async fn resize(terminal: &Terminal, wide: u16, tall: u16) -> Result<()> {
     terminal.shows(&format!("{wide} columns"), fits).await.map(drop)
 }
 
-/// A monitor that is gone, and one that is back; and the end by a signal.
+/// Whatever ends it from outside, the terminal is as it was; and where that is closed, it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_ended_from_outside() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    cluster.settled().await?;
+    let terminal = Terminal::open(cluster.sandbox().root(), 80, 24).await?;
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        start(&terminal, &cluster)?;
+        terminal.shows("the node", |screen| nodes(screen).len() == 1).await?;
+        ensure!(terminal.is_taken()? && !terminal.has_cursor()?, "it has not begun");
+        process::signal(terminal.program()?, signal)?;
+        is_restored(&terminal).await.with_context(|| format!("after {signal:?}"))?;
+    }
+    start(&terminal, &cluster)?;
+    terminal.shows("the node", |screen| nodes(screen).len() == 1).await?;
+    let watch = terminal.program()?;
+    drop(terminal);
+    eventually("the end without a terminal", DEADLINE, async || {
+        Ok(if process::is_alive(watch) { Err("it is still there".to_owned()) } else { Ok(()) })
+    })
+    .await?;
+    cluster.pass();
+    Ok(())
+}
+
+/// A monitor that is gone, and one that is back; and the end by Ctrl-C.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_monitor() -> Result<()> {
     let cluster = Cluster::start(1).await?;

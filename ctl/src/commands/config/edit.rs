@@ -125,7 +125,8 @@ struct Line {
     value: String,
 }
 
-/// Reads `name = value` as postgresql.conf has it: quotes, comments and all; every fault with its line.
+/// Reads `name = value` as postgresql.conf has it, with quotes and comments; a backslash is one. Every fault
+/// with its line.
 fn parse(text: &str) -> Result<Vec<Line>, String> {
     let mut lines: Vec<Line> = Vec::new();
     let mut faults = Vec::new();
@@ -152,8 +153,9 @@ fn pair(line: &str) -> Option<(String, String)> {
     let rest = rest.trim_start();
     let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
     let (value, after) = match rest.chars().next()? {
-        quote @ ('\'' | '"') => quoted(rest, quote)?,
-        '#' => return None,
+        '\'' => quoted(rest)?,
+        // Quotes of the wrong kind are no part of the value, and no quotes either.
+        '#' | '"' => return None,
         _ => {
             let end = rest.find(|c: char| c == '#' || c.is_whitespace()).unwrap_or(rest.len());
             let (value, after) = rest.split_at(end);
@@ -166,15 +168,15 @@ fn pair(line: &str) -> Option<(String, String)> {
 }
 
 /// The text between quotes, of which two in a row are one, and what follows.
-fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
+fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
-    let mut rest = text.strip_prefix(quote)?;
+    let mut rest = text.strip_prefix('\'')?;
     loop {
-        let (part, after) = rest.split_once(quote)?;
+        let (part, after) = rest.split_once('\'')?;
         value.push_str(part);
-        match after.strip_prefix(quote) {
+        match after.strip_prefix('\'') {
             Some(more) => {
-                value.push(quote);
+                value.push('\'');
                 rest = more;
             }
             None => return Some((value, after)),
@@ -213,20 +215,21 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_postgres_does() {
-        let text = "# one\nwork_mem = '8MB' # two\n\n  x.y 'it''s'\nport=5\nsearch_path = \"a, b\"\ne = ''";
+        let text = "# one\nwork_mem = '8MB' # two\n\n  x.y 'it''s'\nport=5\nsearch_path = 'a, \"B\"'\ne = ''\nf = '%m '";
         let expected = [
             (2, "work_mem", "8MB"),
             (4, "x.y", "it's"),
             (5, "port", "5"),
-            (6, "search_path", "a, b"),
+            (6, "search_path", "a, \"B\""),
             (7, "e", ""),
+            (8, "f", "%m "),
         ];
         let expected =
             expected.map(|(number, name, value)| (number, name.to_owned(), value.to_owned()));
         assert_eq!(read(text), expected);
         assert_eq!(
-            parse("a = 1\nwhat\nb = 'x\nA = 2\nc = 1 2").unwrap_err(),
-            "line 2: 'what' is not name = 'value'\nline 3: 'b = 'x' is not name = 'value'\nline 4: A stands here a second time\nline 5: 'c = 1 2' is not name = 'value'"
+            parse("a = 1\nwhat\nb = 'x\nA = 2\nc = 1 2\nd = \"x\"").unwrap_err(),
+            "line 2: 'what' is not name = 'value'\nline 3: 'b = 'x' is not name = 'value'\nline 4: A stands here a second time\nline 5: 'c = 1 2' is not name = 'value'\nline 6: 'd = \"x\"' is not name = 'value'"
         );
     }
 

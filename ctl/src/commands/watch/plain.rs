@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::output::{self, Troubles};
 use shared::api::Status;
 use shared::ids::Revision;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -15,14 +16,17 @@ const SHORTEST: Duration = Duration::from_millis(200);
 /// The same where only positions have moved.
 const MOVED: Duration = Duration::from_secs(1);
 
-/// Prints until interrupted.
+/// Prints until interrupted, or until nobody reads it any more.
 pub async fn run(mut feed: Feed, json: bool) -> Result<Exit, Failure> {
     let mut troubles = Troubles::default();
     let mut waiting: Option<Box<Status>> = None;
     let (mut printed, mut revision, mut printed_at) = (String::new(), None, None);
+    let mut closed = pin!(output::closed());
     loop {
         let due = waiting.as_ref().map(|status| due(status.revision, revision, printed_at));
         tokio::select! {
+            // There may be nothing to print for long.
+            () = closed.as_mut() => return Ok(Exit::Done),
             news = feed.next() => match news? {
                 News::Status(status) => {
                     troubles.over();

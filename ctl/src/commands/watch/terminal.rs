@@ -65,3 +65,44 @@ impl Stops {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Set in the process that is to panic.
+    const INSIDE: &str = "PGTANDEM_TEST_PANICS";
+    const NAME: &str = "commands::watch::terminal::tests::inside_a_terminal";
+
+    /// Nothing but what the next test starts, in a terminal of its own.
+    #[test]
+    fn inside_a_terminal() {
+        if std::env::var_os(INSIDE).is_some() {
+            let mut terminal = Terminal::open().unwrap();
+            terminal.draw(|_| {}).unwrap();
+            panic!("something is wrong");
+        }
+    }
+
+    /// The modes, the screen and the cursor; and what it says is said on the screen that stays.
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        let test = std::env::current_exe().unwrap();
+        let inside = format!("'{}' --exact {NAME} --nocapture", test.display());
+        let line = format!("stty rows 24 cols 80; stty -a; {inside}; echo; stty -a");
+        // util-linux's: runs it in a pseudo-terminal, and copies what is written there.
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env(INSIDE, "1").stdin(Stdio::null());
+        let output = script.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+
+        let way = ["\x1b[?1049h", "\x1b[?25l", "\x1b[?1049l", "something is wrong", "\x1b[?25h"];
+        let places = way.map(|it| said.find(it).unwrap_or_else(|| panic!("no {it:?}: {said:?}")));
+        assert!(places.is_sorted(), "{places:?}: {said:?}");
+        let modes: Vec<_> = said.split("speed ").skip(1).collect();
+        let [before, after] = modes.as_slice() else { panic!("{said:?}") };
+        let end = before.find("echoke").unwrap();
+        assert_eq!(after.get(..end), before.get(..end));
+    }
+}

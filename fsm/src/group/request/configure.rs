@@ -61,7 +61,10 @@ impl Request<'_> {
                     return Err(busy("no_catalogue", message));
                 }
                 Some(value) => match check_all(&catalogues, name, value) {
-                    Ok((name, value)) => drop(after.insert(name, value)),
+                    Ok((name, value)) => {
+                        after.retain(|known, _| !known.eq_ignore_ascii_case(&name));
+                        after.insert(name, value);
+                    }
                     Err(refusal) => refusals.push(refusal),
                 },
             }

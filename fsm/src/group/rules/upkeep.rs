@@ -2,6 +2,7 @@
 
 use super::{Change, Context, in_phase_for};
 use crate::group::detector::{Verdict, verdict};
+use crate::group::ranking::has_data;
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::request::configure::forget;
 use crate::group::rules::election::begin;
@@ -296,11 +297,17 @@ fn ordered(
         return Some((Outcome::Failed, format!("{} has died meanwhile", node.name)));
     }
     let report = context.view.report(id)?;
-    if let Some(failed) = &report.failed {
+    let copies = kind == OperationKind::Reinit;
+    // What keeps the old copy from running may be the reason for a new one.
+    let is_old = copies && (node.orders.copy == 0 || report.done.copy < node.orders.copy);
+    if let Some(failed) = report.failed.as_ref().filter(|_| !is_old) {
         return Some((Outcome::Failed, format!("{}: {failed}", node.name)));
     }
+    if let Some(why) = no_source(context).filter(|_| copies) {
+        return Some((Outcome::Failed, why));
+    }
     let is_primary = record.phase == Phase::Serving && record.primary == Some(id);
-    if is_primary && kind == OperationKind::Reinit {
+    if is_primary && copies {
         let reason = format!("{} has become the primary, which is copied from nobody", node.name);
         return Some((Outcome::Failed, reason));
     }
@@ -309,7 +316,7 @@ fn ordered(
     } else {
         report.state == NodeState::Secondary && replica(record, context.view, id).is_some()
     };
-    let (order, done, reason) = if kind == OperationKind::Reinit {
+    let (order, done, reason) = if copies {
         let reason = format!("{} follows with a new copy of the data", node.name);
         (node.orders.copy, report.done.copy, reason)
     } else {
@@ -317,6 +324,16 @@ fn ordered(
         (node.orders.restart, report.done.restart, reason)
     };
     (order > 0 && done >= order && serves).then_some((Outcome::Done, reason))
+}
+
+/// Why nothing can be copied from a primary that is not replaced either. A node that waited for it with its
+/// Postgres down would be missing among the witnesses.
+fn no_source(context: &Context<'_>) -> Option<String> {
+    let record = context.record;
+    let id = record.primary.filter(|_| record.phase == Phase::Serving)?;
+    let gone = verdict(context.view, id, &context.timers, context.now.mono).is_dead();
+    let lost = context.view.report(id).is_some_and(|report| !has_data(report));
+    (gone || lost).then(|| format!("nothing can be copied from {}", record.name_of(id)))
 }
 
 /// Whether every living follower streams from the primary and has answered it.
