@@ -53,6 +53,7 @@ fn report() -> Report {
         keeper_version: "0".to_owned(),
         settings: SettingsReport::default(),
         catalogue: None,
+        offer: None,
         done: shared::goal::Orders::default(),
     }
 }

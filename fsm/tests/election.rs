@@ -86,6 +86,7 @@ fn node(id: NodeId, candidate_priority: u8) -> Node {
         maintenance: false,
         dropping: false,
         orders: shared::goal::Orders::default(),
+        absent: false,
         reported_state: NodeState::Secondary,
         state_changed_at: None,
     }
@@ -126,6 +127,7 @@ fn report(peer: &Peer) -> Report {
         keeper_version: String::new(),
         settings: SettingsReport::default(),
         catalogue: None,
+        offer: None,
         done: shared::goal::Orders::default(),
     }
 }

@@ -339,6 +339,7 @@ fn node(id: NodeId) -> Node {
         maintenance: false,
         dropping: false,
         orders: shared::goal::Orders::default(),
+        absent: false,
         reported_state: NodeState::Secondary,
         state_changed_at: None,
     }

@@ -3,6 +3,7 @@
 
 mod describe;
 
+use crate::attachment::Attachment;
 use crate::backoff::is_heavy;
 use crate::clock;
 use crate::guard::{Duty, Right};
@@ -67,6 +68,8 @@ pub struct Agent {
     pub node: Node,
     /// From the link.
     pub heard: watch::Receiver<Heard>,
+    /// Which monitor is called.
+    pub attachment: watch::Receiver<Attachment>,
     /// To the link.
     pub outgoing: watch::Sender<Option<Report>>,
     /// The right to serve.
@@ -96,6 +99,7 @@ impl Agent {
     pub async fn run(mut self) -> Ended {
         self.claim_lease();
         loop {
+            self.follow_attachment();
             self.take_assignment();
             if let Some(ended) = self.should_end().await {
                 return ended;
@@ -144,6 +148,30 @@ impl Agent {
             }
             let lease = Some(shared::report::Lease::For { ms });
             self.right.update(|tenure| tenure.grant(lease, order, clock::now()));
+        }
+    }
+
+    /// Remembers which monitor was named, and whether the lease of a lost one is suspended: from the word
+    /// of the operator until another monitor has answered.
+    fn follow_attachment(&mut self) {
+        let attachment = self.attachment.borrow().clone();
+        let answered = self.heard.borrow().since_attached;
+        let suspended = match attachment.detached {
+            Some(_) => true,
+            None => self.node.state.suspended && !answered,
+        };
+        if suspended && !self.node.state.suspended {
+            tracing::warn!(
+                "no lease is asked for any more: under an asynchronous spec this primary goes on without one, until a monitor has answered again"
+            );
+        }
+        let given: Vec<_> = self.node.config.monitors.iter().map(ToString::to_string).collect();
+        let stored = self.node.persist(|state| {
+            state.suspended = suspended;
+            state.take_up(&attachment, &given);
+        });
+        if let Err(error) = stored {
+            tracing::error!("{error}");
         }
     }
 
@@ -219,7 +247,7 @@ impl Agent {
             || self.leaving_since.is_some() && (consent || alone || waited > STOP_PATIENCE_MS);
         Circumstances {
             heard: heard.answer.is_some(),
-            may_write: self.may_write(heard.answer.is_some()),
+            may_write: self.may_write(heard.answer.is_some() || self.is_suspended()),
             stopping,
             full: self.room.borrow().iter().any(|found| !room(found).suffices()),
         }
@@ -233,6 +261,19 @@ impl Agent {
     /// Nothing would be acknowledged here without a standby.
     fn needs_standbys(&self) -> bool {
         self.node.file().spec.is_some_and(|spec| !spec.is_asynchronous())
+    }
+
+    /// Whether an operator's word stands in for the lease: the monitor is lost, and this is the primary
+    /// under a spec by which nobody else can be elected.
+    fn is_suspended(&self) -> bool {
+        let asynchronous = self.node.file().spec.is_some_and(|spec| spec.is_asynchronous());
+        let primary = self.node.persisted().is_some_and(|persisted| {
+            let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+            matches!(persisted.assignment.goal, Goal::Primary { .. })
+                && promoted == Some(persisted.assignment.epoch)
+                && persisted.sealed.is_none()
+        });
+        self.node.state.suspended && asynchronous && primary
     }
 
     fn spec_in_force(&self) -> Option<Spec> {
@@ -272,6 +313,7 @@ impl Agent {
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
+            suspended: self.is_suspended(),
             timers,
         });
         if self.node.state.claimed
@@ -458,6 +500,7 @@ impl Agent {
         tokio::select! {
             () = tokio::time::sleep(pause.min(self.line.pause())) => {}
             _ = self.heard.changed() => {}
+            _ = self.attachment.changed() => {}
             _ = self.ending.changed() => {}
             () = ended => {}
         }

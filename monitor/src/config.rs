@@ -129,6 +129,8 @@ pub struct Config {
     pub settings: Settings,
     /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
     pub protocol: u32,
+    /// Everything was lost: the formations are made of what their keepers bring.
+    pub adopt: bool,
 }
 
 /// Where the records are.
@@ -202,7 +204,7 @@ impl Options {
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
         let protocol = shared::PROTOCOL;
-        Ok(Config { data_dir, listen, monitors, database, settings, protocol })
+        Ok(Config { data_dir, listen, monitors, database, settings, protocol, adopt: false })
     }
 }
 
@@ -299,7 +301,8 @@ mod tests {
         let run = definition.find_subcommand("run").unwrap();
         for option in run.get_arguments().chain(definition.get_arguments()) {
             let name = option.get_long().unwrap_or_default();
-            if ["help", "version", "json"].contains(&name) {
+            // `adopt` is of one start, not of how a monitor runs.
+            if ["help", "version", "json", "adopt"].contains(&name) {
                 continue;
             }
             let variable = format!("PGTANDEM_{}", name.replace('-', "_").to_uppercase());

@@ -478,6 +478,7 @@ impl Machine {
             keeper_version: String::new(),
             settings: SettingsReport::default(),
             catalogue: None,
+            offer: None,
             done: shared::goal::Orders::default(),
         })
     }

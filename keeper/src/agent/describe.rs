@@ -11,7 +11,7 @@ use fsm::node::view::is_failed;
 use fsm::node::{Plan, Sync};
 use postgres::storage::Room;
 use shared::pgsettings::SettingsReport;
-use shared::report::{Accepted, Data, InForce, Report, Sealed};
+use shared::report::{Accepted, Data, InForce, Offer, Report, Sealed};
 
 impl Agent {
     /// The report of this look; the link adds what counts the calls.
@@ -60,8 +60,19 @@ impl Agent {
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: self.settings(),
+            offer: Some(&self.heard).filter(|heard| heard.borrow().quarantined).and_then(|_| self.offer()).map(Box::new),
             catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
         }
+    }
+
+    /// All that is known here of the group.
+    fn offer(&self) -> Option<Offer> {
+        let persisted = self.node.persisted()?;
+        Some(Offer {
+            assignment: persisted.assignment.clone(),
+            sealed: persisted.sealed,
+            promoted: persisted.promoted.clone(),
+        })
     }
 
     fn settings(&self) -> SettingsReport {

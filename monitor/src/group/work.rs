@@ -213,7 +213,8 @@ impl Task {
         match joined.decision {
             None => asker.tell(),
             Some(decision) => {
-                self.note(|| Cause::Join(Box::new(request.clone())), &decision, now);
+                let said = || JoinRequest { passwords: None, ..request.clone() };
+                self.note(|| Cause::Join(Box::new(said())), &decision, now);
                 self.commit(Proposal { decision, asker: Some(asker), receipt: None });
             }
         }
