@@ -4,7 +4,9 @@ use crate::machine::{Frozen, ServerMemory};
 use crate::node;
 use crate::world::{MONITOR, Mutation, World};
 use fsm::Millis;
+use fsm::group::Record;
 use fsm::node::Data;
+use shared::api::Action;
 use shared::ids::{NodeId, TimelineId};
 use std::collections::BTreeSet;
 
@@ -114,6 +116,29 @@ impl World {
         self.frozen_since = None;
         if at_once {
             self.start_monitor();
+        }
+    }
+
+    /// The monitor's database is lost; another monitor begins without one, and hears the keepers.
+    pub(crate) fn lose_record(&mut self) {
+        self.crash_monitor(false);
+        let known = &self.monitor.record;
+        let settings = known.settings.clone();
+        let lost = Record::lost(known.formation.clone(), known.group, settings);
+        *self.monitor.record_mut() = lost;
+        self.say(|| "the monitor's record is lost".to_owned());
+        self.start_monitor();
+    }
+
+    /// An operator says of the nodes that are gone for good that they are.
+    pub(crate) fn give_up_the_gone(&mut self) {
+        let gone: Vec<_> = self.machines.values().filter(|machine| machine.dropped).collect();
+        let named = gone.into_iter().filter_map(|machine| {
+            let persisted = machine.persisted.as_ref()?;
+            Some(persisted.assignment.member(machine.id)?.name.clone())
+        });
+        for node in named.collect::<Vec<_>>() {
+            self.ask(&Action::Drop { node, force: true });
         }
     }
 

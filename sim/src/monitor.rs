@@ -157,6 +157,9 @@ impl Monitor {
 
     /// The answer to a report.
     pub fn answer(&mut self, id: NodeId, nonce: u64, now: u64) -> Option<Answer> {
+        if self.record.quarantined || self.record.nodes.get(&id).is_some_and(|node| node.absent) {
+            return None;
+        }
         let assignment = goals::assignment(&self.record, &self.view, id)?;
         let lease = goals::lease(&self.record, id);
         match lease {
@@ -234,7 +237,8 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
         return Err(format!("events {ids:?} instead of {expected:?} {}", because()));
     }
     let kept = before.specs.iter().all(|spec| after.specs.contains(spec));
-    let confirmed = rules.contains(&"sync-confirmed");
+    // A record that was not to be trusted is made anew.
+    let confirmed = rules.contains(&"sync-confirmed") || rules.contains(&"adopted");
     if !kept && !confirmed && !after.nodes.is_empty() {
         return Err(format!("a spec was dropped {}", because()));
     }
@@ -242,7 +246,7 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
         if after.ticket <= before.ticket {
             return Err(format!("an epoch without a new ticket {}", because()));
         }
-        return check_elected(before, after);
+        return if before.quarantined { Ok(()) } else { check_elected(before, after) };
     }
     Ok(())
 }

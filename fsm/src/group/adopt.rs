@@ -19,7 +19,7 @@ use crate::{Millis, Now};
 use serde_json::{Value, json};
 use shared::goal::Goal;
 use shared::history::Start;
-use shared::ids::{Gen, NodeId, Ticket};
+use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::spec::Spec;
 use std::collections::BTreeSet;
 use story::{Story, Voice};
@@ -52,6 +52,9 @@ pub fn adopt(record: &Record, view: &View, now: Now) -> Result<Adopted, Vec<Miss
                 return Err(missing);
             }
             serve(&story, primary, now)
+        }
+        None if absent.is_empty() && story.epoch == Epoch(0) => {
+            Record { phase: Phase::Forming, ..base(&story, now) }
         }
         None if absent.is_empty() => elect(&story, now),
         None => return Err(vec![story.unheard()]),
@@ -96,8 +99,9 @@ fn unproven(story: &Story<'_>, primary: &Voice<'_>, view: &View, now: Now) -> Ve
 fn serve(story: &Story<'_>, primary: &Voice<'_>, now: Now) -> Record {
     let mut next = base(story, now);
     next.primary = Some(primary.id);
-    next.phase = Phase::Serving;
+    next.phase = Phase::Promoting;
     if let Some(promoted) = &primary.offer.promoted {
+        next.phase = Phase::Serving;
         let entry = next.lineage.0.iter_mut().find(|entry| entry.epoch == promoted.epoch);
         if let Some(entry) = entry {
             entry.timeline = promoted.timeline;
@@ -122,8 +126,8 @@ fn serve(story: &Story<'_>, primary: &Voice<'_>, now: Now) -> Record {
 }
 
 /// Nobody serves: all are sealed under a ticket above all that were heard, and the best position wins
-/// (rule 5). Each of them may have acknowledged alone, so that all seals are needed. Nodes in maintenance
-/// acknowledge nothing: they had left every spec before.
+/// (rule 5). Each of them may have acknowledged alone, so that all seals are needed, also that of one which
+/// has lost its data. Nodes in maintenance acknowledge nothing: they had left every spec before.
 fn elect(story: &Story<'_>, now: Now) -> Record {
     let mut next = base(story, now);
     next.primary = story.chosen();
@@ -135,10 +139,12 @@ fn elect(story: &Story<'_>, now: Now) -> Record {
         drain: false,
         loss: None,
     });
-    let counts = |voice: &&Voice<'_>| voice.offer.assignment.goal != Goal::Maintenance;
-    let sealed: Vec<_> = story.voices.values().filter(counts).map(|voice| voice.id).collect();
-    let all = story.voices.keys().copied().collect();
-    alone(&mut next, if sealed.is_empty() { all } else { sealed });
+    let rests = |id: &NodeId| {
+        let voice = story.voices.get(id);
+        voice.is_some_and(|voice| voice.offer.assignment.goal == Goal::Maintenance)
+    };
+    let (resting, others): (Vec<_>, Vec<_>) = story.members.keys().copied().partition(rests);
+    alone(&mut next, if others.is_empty() { resting } else { others });
     next
 }
 

@@ -43,6 +43,10 @@ fn with_timers(settings: &Settings, timers: Timers) -> Settings {
 
 /// All members, each under its own id, name and admission: nobody has to connect anew.
 pub(super) fn take_nodes(next: &mut Record, story: &Story<'_>) {
+    for id in &story.gone {
+        let secret = story.record.nodes.get(id).map(|node| node.secret.clone());
+        next.dropped.insert(*id, secret.unwrap_or_default());
+    }
     next.nodes.clear();
     for (id, member) in &story.members {
         if let Some(node) = node(story, *id, *member) {

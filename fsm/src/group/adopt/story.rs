@@ -57,29 +57,34 @@ pub(super) struct Story<'a> {
     pub(super) members: BTreeMap<NodeId, Option<&'a Member>>,
     pub(super) lineage: Lineage,
     pub(super) system_identifier: Option<SystemIdentifier>,
-    /// Keepers that report and have never accepted anything: they hold nothing.
+    /// Keepers that report and have never accepted anything.
     pub(super) stateless: BTreeSet<NodeId>,
+    /// Nodes that the lost monitor had dropped.
+    pub(super) gone: BTreeSet<NodeId>,
 }
 
 impl<'a> Story<'a> {
     /// Puts together what has been heard.
     pub(super) fn hear(record: &'a Record, view: &'a View) -> Result<Self, Vec<Missing>> {
-        let voices: BTreeMap<_, _> =
+        let mut voices: BTreeMap<_, _> =
             record.nodes.keys().filter_map(|id| Some((*id, voice(view, *id)?))).collect();
         let newest = voices.values().map(|voice| &voice.offer.assignment);
         let Some(newest) = newest.max_by_key(|told| (told.epoch, told.order)) else {
             return Err(vec![nobody(record)]);
         };
+        let gone = gone(record, &voices, newest);
+        voices.retain(|id, _| !gone.contains(id));
         let stateless = |id: &NodeId| view.report(*id).is_some_and(|r| r.accepted.is_none());
         let mut story = Self {
             record,
             epoch: newest.epoch.max(record.epoch),
             newest,
-            members: members(record, &voices, newest),
+            members: members(record, &voices, newest, &gone),
             lineage: newest.lineage.clone(),
             system_identifier: None,
             stateless: record.nodes.keys().copied().filter(stateless).collect(),
             voices,
+            gone,
         };
         let mut contradictions = story.join_lineages();
         contradictions.extend(story.join_systems());
@@ -94,15 +99,18 @@ impl<'a> Story<'a> {
     }
 
     /// The primary of the newest epoch: promoted, not sealed, and with its data. Whether it runs makes no
-    /// difference to what it holds.
+    /// difference to what it holds. The first of a group may still be on its way to be one: nobody else
+    /// holds anything.
     pub(super) fn primary(&self) -> Option<&Voice<'a>> {
+        let first = self.lineage.0.first().map(|entry| entry.epoch) == Some(self.epoch);
         self.voices.values().find(|voice| {
             let Offer { assignment, sealed, promoted } = voice.offer;
+            let serves = promoted.as_ref().is_some_and(|promoted| promoted.epoch == self.epoch)
+                && matches!(voice.report.data, Data::Present { .. });
             matches!(assignment.goal, Goal::Primary { .. })
                 && assignment.epoch == self.epoch
                 && sealed.is_none()
-                && promoted.as_ref().is_some_and(|promoted| promoted.epoch == self.epoch)
-                && matches!(voice.report.data, Data::Present { .. })
+                && (serves || first && promoted.is_none())
         })
     }
 
@@ -256,16 +264,44 @@ fn members<'a>(
     record: &Record,
     voices: &BTreeMap<NodeId, Voice<'a>>,
     newest: &'a Assignment,
+    gone: &BTreeSet<NodeId>,
 ) -> BTreeMap<NodeId, Option<&'a Member>> {
     let mut members: BTreeMap<_, _> = record.nodes.keys().map(|id| (*id, None)).collect();
-    let same = voices.values().map(|voice| &voice.offer.assignment).filter(|told| {
-        (told.epoch, told.order) == (newest.epoch, newest.order)
-    });
-    for member in same.chain([newest]).flat_map(|told| &told.members) {
+    for member in named(voices, newest) {
         members.insert(member.id, Some(member));
     }
-    members.retain(|id, _| !record.dropped.contains_key(id));
+    members.retain(|id, _| !record.dropped.contains_key(id) && !gone.contains(id));
     members
+}
+
+/// The members by the newest assignments.
+fn named<'a>(
+    voices: &BTreeMap<NodeId, Voice<'a>>,
+    newest: &'a Assignment,
+) -> impl Iterator<Item = &'a Member> {
+    let place = (newest.epoch, newest.order);
+    let same = voices.values().map(|voice| &voice.offer.assignment);
+    let same = same.filter(move |told| (told.epoch, told.order) == place);
+    same.chain([newest]).flat_map(|told| &told.members)
+}
+
+/// Nodes that come to a monitor without any record and that the newest assignments do not name, although
+/// they have accepted older ones: members leave by being dropped only.
+fn gone<'a>(
+    record: &Record,
+    voices: &BTreeMap<NodeId, Voice<'a>>,
+    newest: &'a Assignment,
+) -> BTreeSet<NodeId> {
+    if record.epoch != Epoch(0) {
+        return BTreeSet::new();
+    }
+    let older = |voice: &&Voice<'_>| {
+        let told = &voice.offer.assignment;
+        (told.epoch, told.order) < (newest.epoch, newest.order)
+    };
+    let named: BTreeSet<_> = named(voices, newest).map(|member| member.id).collect();
+    let older = voices.values().filter(older).map(|voice| voice.id);
+    older.filter(|id| !named.contains(id)).collect()
 }
 
 /// Takes in what `entry` says more; whether they can be of one epoch. The timeline of the first is known
