@@ -33,6 +33,8 @@ pub struct Monitor {
     pub losses: Vec<Loss>,
     /// Whether a rule is taken away, and which.
     pub blind: Blind,
+    /// The record was changed behind its back, or lost.
+    pub tampered: bool,
 }
 
 /// An election in which the operator gave something up.
@@ -57,6 +59,7 @@ impl Monitor {
             violation: None,
             losses: Vec::new(),
             blind: Blind::default(),
+            tampered: false,
         }
     }
 
@@ -71,6 +74,7 @@ impl Monitor {
 
     /// The record, to change it behind its back.
     pub fn record_mut(&mut self) -> &mut Record {
+        self.tampered = true;
         self.record.change()
     }
 
@@ -131,6 +135,10 @@ impl Monitor {
             && self.blind.is_checked()
         {
             self.accuse(why);
+        }
+        // It would be mended, but it must not come to that by itself.
+        if decision.events.iter().any(|event| event.rule == "record-is-old") && !self.tampered {
+            self.accuse("the record is older than what keepers know".to_owned());
         }
         self.losses.extend(loss(&self.record, &decision));
         let next = decision.record.clone();
