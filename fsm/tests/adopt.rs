@@ -8,9 +8,7 @@ use fsm::group::request::{Reply, apply};
 use fsm::group::view::Evidence;
 use fsm::group::{Record, View, goals, rules};
 use shared::api::{Action, Identity, JoinRequest};
-use shared::goal::{
-    Assignment, Goal, Keepsake, Member, Order, Orders, Standing, Upstream,
-};
+use shared::goal::{Assignment, Goal, Keepsake, Member, Order, Orders, Standing, Upstream};
 use shared::history::{Lineage, LineageEntry, Start};
 use shared::ids::{Epoch, Gen, GroupId, NodeId, SystemIdentifier, Ticket, TimelineId};
 use shared::lsn::Lsn;
@@ -72,7 +70,8 @@ fn keepsake() -> Keepsake {
         maintenance: false,
         dropping: false,
     };
-    let settings = Settings { node_timeout_ms: 4000, number_sync_standbys: Some(1), ..Settings::default() };
+    let settings =
+        Settings { node_timeout_ms: 4000, number_sync_standbys: Some(1), ..Settings::default() };
     let values = [("work_mem".to_owned(), "8MB".to_owned())].into();
     Keepsake {
         settings,
@@ -137,8 +136,13 @@ fn report() -> Report {
 
 /// A is the primary of epoch 2 under `ANY 1 (B, C)`; B and C stream.
 fn story() -> Vec<Told> {
-    let promoted =
-        Promoted { epoch: Epoch(2), timeline: TimelineId(3), parent: Some(Epoch(1)), start: Lsn(100), ancestors: Vec::new() };
+    let promoted = Promoted {
+        epoch: Epoch(2),
+        timeline: TimelineId(3),
+        parent: Some(Epoch(1)),
+        start: Lsn(100),
+        ancestors: Vec::new(),
+    };
     let primary = Told {
         id: A,
         assignment: assignment(Goal::Primary { timeline: Some(TimelineId(3)), spec: spec() }),
@@ -183,11 +187,8 @@ fn heard_by(mut record: Record, told: &[Told]) -> (Record, View) {
         if let Some(decision) = join(&record, &again, "none", at(1)).unwrap().decision {
             record = decision.record;
         }
-        let offer = Offer {
-            assignment: assignment.clone(),
-            sealed: *sealed,
-            promoted: promoted.clone(),
-        };
+        let offer =
+            Offer { assignment: assignment.clone(), sealed: *sealed, promoted: promoted.clone() };
         let accepted = Some(Accepted { order: assignment.order, epoch: assignment.epoch });
         let report = Report { accepted, offer: Some(Box::new(offer)), ..report.clone() };
         assert!(view.take_report(*id, report, Millis(NOW)));
@@ -216,7 +217,10 @@ fn code(told: &[Told]) -> &'static str {
 fn one_story_goes_on_where_it_was() {
     let Adopted { record, absent, .. } = adopted(&story());
     assert!(absent.is_empty());
-    assert_eq!((record.phase.clone(), record.primary, record.epoch), (Phase::Serving, Some(A), Epoch(2)));
+    assert_eq!(
+        (record.phase.clone(), record.primary, record.epoch),
+        (Phase::Serving, Some(A), Epoch(2))
+    );
     assert_eq!((record.specs.clone(), record.confirmed), (vec![spec()], Some(Gen(7))));
     assert!(record.ticket > Ticket(20) && record.next_generation > Gen(7));
     assert_eq!((record.lineage.clone(), record.system_identifier), (lineage(), Some(SYSTEM)));
@@ -242,7 +246,10 @@ fn the_goals_stay_what_they_were() {
     for Told { id, assignment, .. } in &told {
         let now = goals::assignment(&decision.record, &view, *id).unwrap();
         assert!(now.order > assignment.order);
-        assert_eq!((&now.goal, &now.members, now.orders), (&assignment.goal, &assignment.members, assignment.orders));
+        assert_eq!(
+            (&now.goal, &now.members, now.orders),
+            (&assignment.goal, &assignment.members, assignment.orders)
+        );
     }
 }
 
@@ -382,7 +389,8 @@ fn without_a_primary_all_are_sealed_and_one_is_elected() {
 fn a_later_epoch_wins() {
     let mut told = story();
     let next = LineageEntry { epoch: Epoch(3), timeline: TimelineId(5), start: None };
-    let spec = Spec { generation: Gen(8), epoch: Epoch(3), primary: C, required: 1, standbys: [B].into() };
+    let spec =
+        Spec { generation: Gen(8), epoch: Epoch(3), primary: C, required: 1, standbys: [B].into() };
     told[2].assignment = Assignment {
         order: Order { ticket: Ticket(22), generation: Gen(8) },
         epoch: Epoch(3),
@@ -395,8 +403,13 @@ fn a_later_epoch_wins() {
     let record = adopted(&told).record;
     assert!(matches!(record.phase, Phase::Electing(_)));
     assert_eq!(record.epoch, Epoch(3));
-    told[2].promoted =
-        Some(Promoted { epoch: Epoch(3), timeline: TimelineId(5), parent: Some(Epoch(2)), start: Lsn(200), ancestors: Vec::new() });
+    told[2].promoted = Some(Promoted {
+        epoch: Epoch(3),
+        timeline: TimelineId(5),
+        parent: Some(Epoch(2)),
+        start: Lsn(200),
+        ancestors: Vec::new(),
+    });
     let record = adopted(&told).record;
     assert_eq!((record.phase.clone(), record.primary), (Phase::Serving, Some(C)));
     assert!(record.lineage.entry(Epoch(3)).unwrap().start.is_some());
@@ -409,7 +422,8 @@ fn a_later_epoch_wins() {
 fn a_node_that_was_never_told_anything_is_no_gap() {
     let told = story();
     let (mut record, mut view) = heard(&told[..2]);
-    let identity = Identity { formation: record.formation.clone(), node_id: C, secret: "c".to_owned() };
+    let identity =
+        Identity { formation: record.formation.clone(), node_id: C, secret: "c".to_owned() };
     let again = JoinRequest { identity: Some(identity), ..request(3) };
     record = join(&record, &again, "none", at(1)).unwrap().decision.unwrap().record;
     let fresh = Report { data: Data::Empty, ..report() };
@@ -456,7 +470,13 @@ fn an_old_copy_is_noticed_and_made_anew() {
     copy.ticket = Ticket(11);
     copy.next_generation = Gen(4);
     copy.primary = Some(B);
-    copy.specs = vec![Spec { generation: Gen(3), epoch: Epoch(1), primary: B, required: 1, standbys: [A, C].into() }];
+    copy.specs = vec![Spec {
+        generation: Gen(3),
+        epoch: Epoch(1),
+        primary: B,
+        required: 1,
+        standbys: [A, C].into(),
+    }];
     copy.confirmed = Some(Gen(3));
     copy.lineage.0.truncate(1);
     let (record, view) = heard_by(copy, &story());
@@ -480,7 +500,10 @@ fn a_latecomer_raises_the_ticket_and_nothing_else() {
     assert_eq!(decision.events.first().unwrap().rule, "latecomer");
     let next = decision.record;
     assert!(next.ticket > order.ticket && !next.nodes[&C].absent);
-    assert_eq!((next.phase.clone(), next.specs.clone()), (record.phase.clone(), record.specs.clone()));
+    assert_eq!(
+        (next.phase.clone(), next.specs.clone()),
+        (record.phase.clone(), record.specs.clone())
+    );
     // One that knows a later epoch: the record was made from less than the truth.
     told[2].assignment.epoch = Epoch(3);
     let (record, view) = heard_by(record, &told[2..]);
@@ -516,7 +539,8 @@ fn identities() {
     assert_eq!(reason(&lost(), &request(1)), "quarantine", "a new node has to wait");
     let record = adopted(&story()[..2]).record;
     assert_eq!(reason(&record, &as_node(C, "")), "bad_secret");
-    let elsewhere = JoinRequest { name: "x".parse().unwrap(), host: "x".to_owned(), ..as_node(C, "c") };
+    let elsewhere =
+        JoinRequest { name: "x".parse().unwrap(), host: "x".to_owned(), ..as_node(C, "c") };
     assert_eq!(reason(&record, &elsewhere), "bad_secret");
     let mut dropped = record.clone();
     dropped.dropped.insert(NodeId(5), "five".to_owned());

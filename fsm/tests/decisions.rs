@@ -39,7 +39,14 @@ fn decisions_are_sound() {
         }
     });
     // What no walk here asks for: drops, pauses, keepers that are asked to stop, a lost record.
-    let rare = ["adopted", "record-is-old", "latecomer", "primary-hands-over", "withheld-is-over", "dropped"];
+    let rare = [
+        "adopted",
+        "record-is-old",
+        "latecomer",
+        "primary-hands-over",
+        "withheld-is-over",
+        "dropped",
+    ];
     let unseen: Vec<_> = rules::RULES
         .iter()
         .map(|rule| rule.name)

@@ -41,9 +41,7 @@ pub(crate) fn detach(local: &Local, force: bool, as_json: bool) -> Result<ExitCo
         return Err(failure(3, "not_a_node", "this node has never joined a formation"));
     };
     let before = read(local)?;
-    if !force
-        && let Some(url) = block_on(answering(local, &state, &before, &identity))?
-    {
+    if !force && let Some(url) = block_on(answering(local, &state, &before, &identity))? {
         let message = format!(
             "the monitor at {url} is alive and knows this node: it would take it for dead, and may promote another; --force detaches all the same"
         );
@@ -51,7 +49,8 @@ pub(crate) fn detach(local: &Local, force: bool, as_json: bool) -> Result<ExitCo
     }
     let since = before.detached.unwrap_or_else(chrono::Utc::now);
     write(local, &Attachment { detached: Some(since), ..before })?;
-    let said = "this node calls no monitor any more; `pgtandem-keeper attach` gives it one".to_owned();
+    let said =
+        "this node calls no monitor any more; `pgtandem-keeper attach` gives it one".to_owned();
     say(&if as_json { json!({ "detached": since }).to_string() } else { said });
     Ok(ExitCode::SUCCESS)
 }

@@ -52,8 +52,8 @@ impl Attachment {
 
     /// What is to be called: the monitor that was named, unless `--monitor` (`given`) has changed since.
     pub fn in_place_of(&self, given: &[String], taken: Option<&Attached>) -> Option<Vec<String>> {
-        let changed = taken
-            .is_some_and(|taken| taken.to == self.monitors && taken.instead_of != given);
+        let changed =
+            taken.is_some_and(|taken| taken.to == self.monitors && taken.instead_of != given);
         (!self.monitors.is_empty() && !changed).then(|| self.monitors.clone())
     }
 }

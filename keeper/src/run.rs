@@ -279,7 +279,9 @@ async fn join(
         }
         // The monitor may be another one, which does not know it or has lost what it knew.
         Err(error) if state.identity.is_some() && is_about(&error, &STRANGE) => {
-            tracing::warn!("the monitor does not take this node ({error}); going on with what is known");
+            tracing::warn!(
+                "the monitor does not take this node ({error}); going on with what is known"
+            );
             Ok(())
         }
         Err(ClientError::Dropped) => {

@@ -100,7 +100,9 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
             say(&format!("detached since {since}: no monitor is called"));
         }
         if state.suspended {
-            say("the lease is suspended: under an asynchronous spec this primary serves without one");
+            say(
+                "the lease is suspended: under an asynchronous spec this primary serves without one",
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -203,7 +203,12 @@ fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result
         let message = format!(
             "{why}, so no new node can join yet; `pgtandem explain` says which keepers have to be heard first"
         );
-        return Err(ApiError { code: 6, reason: "quarantine".to_owned(), message, nodes: Vec::new() });
+        return Err(ApiError {
+            code: 6,
+            reason: "quarantine".to_owned(),
+            message,
+            nodes: Vec::new(),
+        });
     }
     check_unique(record, request, None)?;
     let node = unheard(record, request, secret, now);

@@ -256,7 +256,9 @@ fn warnings(record: &Record, view: &View, now: Now) -> Vec<String> {
         ));
     }
     if let Some(why) = record.quarantine() {
-        warnings.push(format!("quarantine: {why}; it gives no orders until the keepers have been heard"));
+        warnings.push(format!(
+            "quarantine: {why}; it gives no orders until the keepers have been heard"
+        ));
         let missing = adopt(record, view, now).err().unwrap_or_default();
         warnings.extend(missing.into_iter().map(|missing| missing.text));
     }

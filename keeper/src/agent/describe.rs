@@ -60,7 +60,10 @@ impl Agent {
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: self.settings(),
-            offer: Some(&self.heard).filter(|heard| heard.borrow().quarantined).and_then(|_| self.offer()).map(Box::new),
+            offer: Some(&self.heard)
+                .filter(|heard| heard.borrow().quarantined)
+                .and_then(|_| self.offer())
+                .map(Box::new),
             catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
         }
     }

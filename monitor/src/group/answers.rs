@@ -7,8 +7,8 @@
 use super::command::{Incoming, ReportRefused, ReportReply};
 use crate::secret;
 use fsm::Millis;
-use fsm::group::{goals, join};
 use fsm::group::{Record, View};
+use fsm::group::{goals, join};
 use shared::goal::Assignment;
 use shared::ids::{NodeId, Revision};
 use shared::lsn::Lsn;

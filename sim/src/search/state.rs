@@ -372,7 +372,11 @@ impl State {
         let answer = Answer {
             nonce: 0,
             revision,
-            assignment: goals::assignment(&monitor.record, &monitor.view, node)?,
+            // No search loses a record: what is kept for that would only tell states apart.
+            assignment: Assignment {
+                keepsake: None,
+                ..goals::assignment(&monitor.record, &monitor.view, node)?
+            },
             lease: goals::lease(&monitor.record, node),
             flushed: Vec::new(),
             sync_members: Vec::new(),

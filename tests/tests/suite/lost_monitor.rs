@@ -86,10 +86,9 @@ async fn at_the_same_address_keepers_come_by_themselves() -> Result<()> {
     has_event(&cluster, "adopted").await?;
     let priority = after.nodes.iter().find(|node| node.name.as_str() == "node3");
     ensure!(priority.is_some_and(|node| node.candidate_priority == 7), "{after:?}");
-    for (arguments, value) in [
-        (&["get", "formation", "stall-timeout"][..], "5s"),
-        (&["config", "show"][..], "8MB"),
-    ] {
+    for (arguments, value) in
+        [(&["get", "formation", "stall-timeout"][..], "5s"), (&["config", "show"][..], "8MB")]
+    {
         let answer = cluster.pgtandem(arguments).await?;
         ensure!(answer.stdout.contains(value) || answer.stdout.contains("5000"), "{answer:?}");
     }

@@ -168,8 +168,13 @@ impl<'a> Story<'a> {
                 names => format!("{system} ({names})"),
             })
             .collect();
-        let text = format!("there is more than one cluster: system identifiers {}", said.join(", "));
-        Some(Missing { code: "contradiction", nodes: systems.into_values().flatten().collect(), text })
+        let text =
+            format!("there is more than one cluster: system identifiers {}", said.join(", "));
+        Some(Missing {
+            code: "contradiction",
+            nodes: systems.into_values().flatten().collect(),
+            text,
+        })
     }
 
     /// One lineage: what one of them does not know yet, another may.
@@ -253,8 +258,7 @@ impl<'a> Story<'a> {
 fn voice(view: &View, id: NodeId) -> Option<Voice<'_>> {
     let (report, offer) = view.offer(id)?;
     let accepted = report.accepted?;
-    let same =
-        accepted.order == offer.assignment.order && accepted.epoch == offer.assignment.epoch;
+    let same = accepted.order == offer.assignment.order && accepted.epoch == offer.assignment.epoch;
     same.then_some(Voice { id, report, offer })
 }
 

@@ -49,7 +49,10 @@ pub(super) fn adopted(context: &Context<'_>) -> Option<Change> {
     let absent = if adopted.absent.is_empty() {
         String::new()
     } else {
-        format!("; not heard, and known by the word of the others: {}", next.names_of(&adopted.absent))
+        format!(
+            "; not heard, and known by the word of the others: {}",
+            next.names_of(&adopted.absent)
+        )
     };
     let reason = format!("what the keepers know is one story: {goes_on}{absent}");
     let note = context.note("monitor", reason).evidence(adopted.evidence);
@@ -80,7 +83,10 @@ pub(super) fn latecomer(context: &Context<'_>) -> Option<Change> {
             }
         }
     }
-    let reason = format!("{} is back: it had not been heard since the monitor lost its record", record.name_of(id));
+    let reason = format!(
+        "{} is back: it had not been heard since the monitor lost its record",
+        record.name_of(id)
+    );
     let note = context.note("node", reason).about(id);
     Some(Change { next, notes: vec![note.evidence(json!({ "accepted": accepted }))] })
 }
