@@ -13,6 +13,7 @@ use fsm::group::view::Probe;
 use fsm::node::plan::Next;
 use fsm::node::{Process, Step};
 use shared::api;
+use shared::goal::Assignment;
 use shared::ids::{NodeId, NodeName, Revision};
 use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
