@@ -63,8 +63,10 @@ pub fn adopt(record: &Record, view: &View, now: Now) -> Result<Adopted, Vec<Miss
 }
 
 /// What is missing for a proof that nobody but this primary can have been elected, while members are
-/// missing: `required` of its standbys that are in its epoch and not sealed. Whoever was elected would
-/// have had the seals of more of them than are left, or the primary's.
+/// missing: `required` of its standbys whose newest assignment is to follow it in its epoch, hence not to be
+/// sealed. Whoever was elected would have had the seals of more of them than are left, or the primary's. The
+/// seal that such a standby still remembers is of the decision that gave the epoch: no election ends in
+/// "follow" under its own ticket.
 fn unproven(story: &Story<'_>, primary: &Voice<'_>, view: &View, now: Now) -> Vec<Missing> {
     let Some(spec) = primary.spec_in_force().filter(|spec| spec.required > 0) else {
         return vec![story.unheard()];
@@ -78,7 +80,6 @@ fn unproven(story: &Story<'_>, primary: &Voice<'_>, view: &View, now: Now) -> Ve
         spec.standbys.contains(&voice.id)
             && voice.offer.assignment.epoch == story.epoch
             && voice.offer.assignment.goal.upstream() == Some(primary.id)
-            && voice.offer.sealed.is_none()
             && voice.report.streaming
             && fresh(voice)
     };
