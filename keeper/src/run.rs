@@ -17,6 +17,7 @@ use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::programs::Programs;
+use postgres::storage::Room;
 use program::notify::Line;
 use shared::api::{ApiError, JoinAnswer, JoinRequest};
 use shared::report::Data;
@@ -339,15 +340,7 @@ async fn supervise(
         watchdog.attach(right.clone(), node.postmaster.subscribe());
     }
     let (health, room) = (watch::Sender::new(Health::default()), watch::Sender::new(Vec::new()));
-    let vitals = Watch {
-        instance: node.instance.clone(),
-        target: node.target(),
-        postmaster: node.postmaster.subscribe(),
-        heard: heard.subscribe(),
-        health: health.clone(),
-        room: room.clone(),
-    };
-    tokio::spawn(vitals.run());
+    watch_vitals(&node, &heard, &health, &room);
     let rest = Rest {
         id: node.id,
         name: node.config.name.to_string(),
@@ -356,11 +349,7 @@ async fn supervise(
         right: right.clone(),
         attachment: attachment.subscribe(),
     };
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, rest::router(rest)).await {
-            tracing::error!("the REST interface has ended: {error}");
-        }
-    });
+    tokio::spawn(answer_balancers(listener, rest));
     let trace = Trace::begin(node.id);
     let state_dir = node.config.state_dir.clone();
     let agent = Agent {
@@ -402,6 +391,29 @@ async fn supervise(
             tracing::info!("the node was dropped from its formation; postgres is stopped");
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn watch_vitals(
+    node: &Node,
+    heard: &watch::Sender<Heard>,
+    health: &watch::Sender<Health>,
+    room: &watch::Sender<Vec<Room>>,
+) {
+    let vitals = Watch {
+        instance: node.instance.clone(),
+        target: node.target(),
+        postmaster: node.postmaster.subscribe(),
+        heard: heard.subscribe(),
+        health: health.clone(),
+        room: room.clone(),
+    };
+    tokio::spawn(vitals.run());
+}
+
+async fn answer_balancers(listener: TcpListener, rest: Rest) {
+    if let Err(error) = axum::serve(listener, rest::router(rest)).await {
+        tracing::error!("the REST interface has ended: {error}");
     }
 }
 

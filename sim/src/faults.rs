@@ -2,7 +2,7 @@
 
 use crate::machine::{Frozen, ServerMemory};
 use crate::node;
-use crate::world::{MONITOR, Mutation, World};
+use crate::world::{MONITOR, Message, Mutation, World};
 use fsm::Millis;
 use fsm::group::Record;
 use fsm::node::Data;
@@ -126,6 +126,10 @@ impl World {
         let settings = known.settings.clone();
         let lost = Record::lost(known.formation.clone(), known.group, settings);
         *self.monitor.record_mut() = lost;
+        // A report goes over a connection to the process that it was meant for; answers may be read late.
+        let is_answer = |message: &Message| matches!(message, Message::Answer { .. });
+        self.messages.retain(is_answer);
+        self.late.retain(is_answer);
         self.say(|| "the monitor's record is lost".to_owned());
         self.start_monitor();
     }

@@ -148,6 +148,10 @@ impl Monitor {
         if next.phase != self.record.phase || next.epoch != self.record.epoch {
             self.view_mut().phase_since = Millis(now);
         }
+        if self.record.quarantined && !next.quarantined {
+            let ms = next.settings.timers().lease_ms;
+            self.view_mut().note_lease(Some(Lease::For { ms }), Millis(now));
+        }
         if self.view.nodes.keys().any(|id| !next.nodes.contains_key(id)) {
             self.view_mut().nodes.retain(|id, _| next.nodes.contains_key(id));
         }

@@ -15,6 +15,7 @@ use fsm::{Millis, Now};
 use futures::future::BoxFuture;
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
 use shared::ids::Revision;
+use shared::report::Lease;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -328,6 +329,11 @@ impl Task {
         let Decision { record, events } = decision;
         if record.phase != self.record.phase || record.epoch != self.record.epoch {
             self.view.phase_since = now.mono;
+        }
+        if self.record.quarantined && !record.quarantined {
+            // The lost monitor may have granted one until its end.
+            let ms = record.settings.timers().lease_ms;
+            self.view.note_lease(Some(Lease::For { ms }), now.mono);
         }
         self.view.nodes.retain(|id, _| record.nodes.contains_key(id));
         for event in &events {
