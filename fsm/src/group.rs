@@ -2,6 +2,7 @@
 //! to the next. `rules::step` is the only way the record changes by itself, `request::apply` and
 //! `join::join` the only ways it changes because somebody asked.
 
+pub mod adopt;
 pub mod course;
 pub mod detector;
 pub mod election;

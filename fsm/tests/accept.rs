@@ -47,6 +47,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
             may_stop: false,
             settings: NodeSettings::default(),
             orders: shared::goal::Orders::default(),
+            keepsake: None,
         }
     })
 }

@@ -38,8 +38,15 @@ fn decisions_are_sound() {
             rules_seen.extend(decision.events.iter().map(|event| event.rule.clone()));
         }
     });
-    // What no walk asks for: drops, pauses, keepers that are asked to stop, an old copy of the record.
-    let rare = ["record-is-old", "primary-hands-over", "withheld-is-over", "dropped"];
+    // What no walk here asks for: drops, pauses, keepers that are asked to stop, a lost record.
+    let rare = [
+        "adopted",
+        "record-is-old",
+        "latecomer",
+        "primary-hands-over",
+        "withheld-is-over",
+        "dropped",
+    ];
     let unseen: Vec<_> = rules::RULES
         .iter()
         .map(|rule| rule.name)

@@ -45,6 +45,7 @@ pub fn node(id: NodeId) -> Node {
         maintenance: false,
         dropping: false,
         orders: Orders::default(),
+        absent: false,
         reported_state: NodeState::Secondary,
         state_changed_at: None,
     }

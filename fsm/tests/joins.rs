@@ -66,8 +66,8 @@ fn another_cluster_stays_out() {
 #[test]
 fn identities_are_proved() {
     refused(&JoinRequest { identity: Some(identity("wrong")), ..request(1) }, 3, "bad_secret");
-    let gone = Some(Identity { node_id: NodeId(7), ..identity("secret") });
-    refused(&JoinRequest { identity: gone, ..request(1) }, 3, "dropped");
+    let strange = Some(Identity { node_id: NodeId(7), ..identity("secret") });
+    refused(&JoinRequest { identity: strange, ..request(1) }, 3, "unknown_node");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod adopt;
 mod answers;
 mod decisions;
 mod election;

@@ -89,6 +89,7 @@ fn assignment(goal: Goal, epoch: u64) -> Assignment {
         may_stop: false,
         settings: NodeSettings::default(),
         orders: Orders::default(),
+        keepsake: None,
     }
 }
 

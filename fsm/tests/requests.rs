@@ -276,9 +276,9 @@ fn a_group_without_a_primary() {
 #[test]
 fn an_old_copy_of_the_record_decides_nothing() {
     let mut world = world();
-    world.monitor.record_mut().regressed = true;
+    world.monitor.record_mut().quarantined = true;
     for action in [switchover(None), failover(true), set("lease", "1s")] {
-        expect(&world, &action, 3, "record_is_old");
+        expect(&world, &action, 3, "quarantine");
     }
 }
 

@@ -1,6 +1,9 @@
 //! The loop: look, plan, report, act. One task owns the node; events wake it, a timer only bounds the
-//! wait.
+//! wait. What it reports is made in `describe`.
 
+mod describe;
+
+use crate::attachment::Attachment;
 use crate::backoff::is_heavy;
 use crate::clock;
 use crate::guard::{Duty, Right};
@@ -9,18 +12,16 @@ use crate::local::{Circumstances, Look};
 use crate::node::Node;
 use crate::steps::StepError;
 use crate::trace::Trace;
-use crate::watchdog::Watchdog;
+use describe::room;
 use fsm::Millis;
 use fsm::node::plan::Next;
-use fsm::node::primary::cannot_serve;
-use fsm::node::view::{OutOfOrder, Persisted, is_failed};
+use fsm::node::view::{OutOfOrder, Persisted};
 use fsm::node::{Plan, Step, Sync, plan};
 use postgres::postmaster::Signal;
 use postgres::storage::Room;
 use program::notify::Line;
 use shared::goal::Goal;
-use shared::pgsettings::SettingsReport;
-use shared::report::{Accepted, Data, InForce, Report, Sealed, StepView};
+use shared::report::{Report, StepView};
 use shared::spec::Spec;
 use shared::state::NodeState;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Agent {
     pub node: Node,
     /// From the link.
     pub heard: watch::Receiver<Heard>,
+    /// Which monitor is called.
+    pub attachment: watch::Receiver<Attachment>,
     /// To the link.
     pub outgoing: watch::Sender<Option<Report>>,
     /// The right to serve.
@@ -96,6 +99,7 @@ impl Agent {
     pub async fn run(mut self) -> Ended {
         self.claim_lease();
         loop {
+            self.follow_attachment();
             self.take_assignment();
             if let Some(ended) = self.should_end().await {
                 return ended;
@@ -144,6 +148,30 @@ impl Agent {
             }
             let lease = Some(shared::report::Lease::For { ms });
             self.right.update(|tenure| tenure.grant(lease, order, clock::now()));
+        }
+    }
+
+    /// Remembers which monitor was named, and whether the lease of a lost one is suspended: from the word
+    /// of the operator until another monitor has answered.
+    fn follow_attachment(&mut self) {
+        let attachment = self.attachment.borrow().clone();
+        let answered = self.heard.borrow().since_attached;
+        let suspended = match attachment.detached {
+            Some(_) => true,
+            None => self.node.state.suspended && !answered,
+        };
+        if suspended && !self.node.state.suspended {
+            tracing::warn!(
+                "no lease is asked for any more: under an asynchronous spec this primary goes on without one, until a monitor has answered again"
+            );
+        }
+        let given: Vec<_> = self.node.config.monitors.iter().map(ToString::to_string).collect();
+        let stored = self.node.persist(|state| {
+            state.suspended = suspended;
+            state.take_up(&attachment, &given);
+        });
+        if let Err(error) = stored {
+            tracing::error!("{error}");
         }
     }
 
@@ -219,7 +247,7 @@ impl Agent {
             || self.leaving_since.is_some() && (consent || alone || waited > STOP_PATIENCE_MS);
         Circumstances {
             heard: heard.answer.is_some(),
-            may_write: self.may_write(heard.answer.is_some()),
+            may_write: self.may_write(heard.answer.is_some() || self.is_suspended()),
             stopping,
             full: self.room.borrow().iter().any(|found| !room(found).suffices()),
         }
@@ -233,6 +261,19 @@ impl Agent {
     /// Nothing would be acknowledged here without a standby.
     fn needs_standbys(&self) -> bool {
         self.node.file().spec.is_some_and(|spec| !spec.is_asynchronous())
+    }
+
+    /// Whether an operator's word stands in for the lease: the monitor is lost, and this is the primary
+    /// under a spec by which nobody else can be elected.
+    fn is_suspended(&self) -> bool {
+        let asynchronous = self.node.file().spec.is_some_and(|spec| spec.is_asynchronous());
+        let primary = self.node.persisted().is_some_and(|persisted| {
+            let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+            matches!(persisted.assignment.goal, Goal::Primary { .. })
+                && promoted == Some(persisted.assignment.epoch)
+                && persisted.sealed.is_none()
+        });
+        self.node.state.suspended && asynchronous && primary
     }
 
     fn spec_in_force(&self) -> Option<Spec> {
@@ -272,6 +313,7 @@ impl Agent {
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
+            suspended: self.is_suspended(),
             timers,
         });
         if self.node.state.claimed
@@ -289,105 +331,6 @@ impl Agent {
             *before = Some(report);
             news
         });
-    }
-
-    fn describe(&mut self, look: &Look, plan: &Plan) -> Report {
-        let replicas = self.node.replicas(look);
-        let persisted = self.node.persisted();
-        let accepted = persisted.map(|persisted| Accepted {
-            order: persisted.assignment.order,
-            epoch: persisted.assignment.epoch,
-        });
-        let in_force = match (self.node.seen.sync, persisted) {
-            (Sync::InForce(generation), Some(persisted)) if look.view.is_writable() => {
-                Some(InForce { epoch: persisted.assignment.epoch, generation })
-            }
-            _ => None,
-        };
-        let promoted = persisted
-            .and_then(|persisted| persisted.promoted.clone())
-            .filter(|_| look.view.is_writable());
-        let mut warnings: Vec<_> = self.node.warnings.values().cloned().collect();
-        if let Some((step, error)) = &self.trouble {
-            warnings.push(format!("{}: {error}", step.name()));
-        }
-        warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
-        Report {
-            protocol: self.node.config.protocol,
-            keeper: String::new(),
-            seq: 0,
-            nonce: 0,
-            accepted,
-            revision: shared::ids::Revision(0),
-            state: plan.state,
-            sealed: self.sealed(look),
-            in_force,
-            promoted,
-            data: data(&look.view.data),
-            postgres: look.postgres.clone(),
-            replicas,
-            streaming: look.view.server.as_ref().is_some_and(|server| server.streaming),
-            failed: self.failed(look),
-            silent_ms: 0,
-            leaving: self.leaving_since.is_some(),
-            room: self.room.borrow().iter().map(room).collect(),
-            done: self.node.state.done,
-            step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
-            warnings,
-            keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
-            settings: self.settings(),
-            catalogue: self.node.settings.catalogue().filter(|_| self.wants_catalogue()),
-        }
-    }
-
-    fn settings(&self) -> SettingsReport {
-        let told = self.node.persisted().map(|known| &known.assignment.settings);
-        told.map(|told| self.node.settings.report(told)).unwrap_or_default()
-    }
-
-    fn wants_catalogue(&self) -> bool {
-        self.heard.borrow().answer.as_ref().is_some_and(|answer| answer.wants_catalogue)
-    }
-
-    /// The seal holds once nothing can be acknowledged any more: Postgres is down, or a standby whose
-    /// walreceiver has been seen to be gone.
-    fn sealed(&self, look: &Look) -> Option<Sealed> {
-        let persisted = self.node.persisted()?;
-        let ticket = persisted.sealed?;
-        let quiet = match (&look.view.server, self.node.running()) {
-            (Some(server), _) => server.in_recovery && server.sealed,
-            (None, running) => running.is_none(),
-        };
-        if !quiet {
-            return None;
-        }
-        let lineage = &persisted.assignment.lineage;
-        let position =
-            look.view.established().and_then(|(history, end)| lineage.position(history, end));
-        Some(Sealed { ticket, position })
-    }
-
-    fn failed(&self, look: &Look) -> Option<String> {
-        let persisted = self.node.persisted();
-        if let Some(why) = persisted.and_then(|persisted| cannot_serve(&look.view, persisted)) {
-            return Some(why.to_owned());
-        }
-        let budget = self.node.persisted()?.assignment.timers.restart_budget_ms;
-        let crashes = &self.node.crashes;
-        let now = clock::now();
-        let (since, times) = (crashes.down_since(), crashes.times());
-        if look.view.server.is_some() || !is_failed(since, &times, now, budget) {
-            return None;
-        }
-        let down = since.map_or(0, |since| now.since(since));
-        let trouble = self.trouble.as_ref().map(|(_, error)| error.as_str());
-        let data = self.node.warnings.get("data directory").map(String::as_str);
-        let why = trouble.or(data).or(crashes.why()).map(|why| format!(": {why}"));
-        Some(format!(
-            "postgres has been down for {down} ms and has ended by itself {} times of late{}",
-            times.len(),
-            why.unwrap_or_default()
-        ))
     }
 
     /// Only a server that has answered: one that is just being started would be killed by the signal.
@@ -563,26 +506,11 @@ impl Agent {
         tokio::select! {
             () = tokio::time::sleep(pause.min(self.line.pause())) => {}
             _ = self.heard.changed() => {}
+            _ = self.attachment.changed() => {}
             _ = self.ending.changed() => {}
             () = ended => {}
             () = job => {}
         }
-    }
-}
-
-fn room(room: &Room) -> shared::report::Room {
-    let path = room.path.display().to_string();
-    shared::report::Room { path, free: room.free, total: room.total }
-}
-
-fn data(data: &fsm::node::Data) -> Data {
-    match data {
-        fsm::node::Data::Empty => Data::Empty,
-        fsm::node::Data::Rebuilding => Data::Rebuilding,
-        fsm::node::Data::Present { system_identifier, .. } => {
-            Data::Present { system_identifier: *system_identifier }
-        }
-        fsm::node::Data::Unusable => Data::Unusable,
     }
 }
 

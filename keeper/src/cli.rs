@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::managed::Hba;
-use crate::{run, service, status};
+use crate::{attach, run, service, status};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ctl::client::parse_monitor_urls;
 use program::manual::{self, Completions, Manual};
@@ -39,6 +39,10 @@ enum Command {
     Create(Box<Options>),
     /// Show this node as its keeper sees it; works with the monitor and the keeper down.
     Status(Box<Options>),
+    /// Leave a lost monitor without stopping Postgres: call none until `attach`.
+    Detach(Box<DetachOptions>),
+    /// Call another monitor from now on, without a new copy and without stopping Postgres.
+    Attach(Box<Options>),
     /// Leave the formation from the node itself, also with the monitor down.
     Drop(Box<DropOptions>),
     /// Print the plan's table: what is done for each goal.
@@ -55,7 +59,11 @@ impl Command {
     /// What it was told of the node.
     fn options(&self) -> Option<&Options> {
         match self {
-            Self::Run(options) | Self::Create(options) | Self::Status(options) => Some(options),
+            Self::Run(options)
+            | Self::Create(options)
+            | Self::Status(options)
+            | Self::Attach(options) => Some(options),
+            Self::Detach(detach) => Some(&detach.options),
             Self::Drop(drop) => Some(&drop.options),
             Self::Systemd(unit) => Some(&unit.options),
             Self::Rules | Self::Completions(_) | Self::Man(_) => None,
@@ -80,6 +88,16 @@ struct DropOptions {
     /// Remove the data directory as well.
     #[arg(long)]
     destroy: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Leave a lost monitor.
+#[derive(Debug, Args)]
+struct DetachOptions {
+    /// Although the monitor answers and knows this node: it may promote another one.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -256,6 +274,15 @@ impl Cli {
                 run::run(options.validate(protocol)?, run::Until::Reached)
             }
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
+            Some(Command::Detach(detach)) => {
+                attach::detach(&detach.options.local()?, detach.force, self.json)
+            }
+            Some(Command::Attach(options)) => {
+                // What the file of --config says is the monitor that was lost.
+                let monitor = options.monitor.clone().ok_or_else(|| missing("--monitor"))?;
+                let token = options.join_token.clone();
+                attach::attach(&options.local()?, &monitor, token, self.json)
+            }
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
                 status::leave(&local, drop.destroy, self.json)

@@ -29,6 +29,8 @@ pub struct Duty {
     pub in_force: Option<Spec>,
     /// The formation's lease.
     pub lease_ms: u64,
+    /// No lease is needed: commits wait for nobody, and an operator has said that the monitor is lost.
+    pub suspended: bool,
     /// All of the formation's timers, once they are known.
     pub timers: Option<Timers>,
 }
@@ -82,12 +84,18 @@ impl Right {
     /// Until when a primary may serve; `None`: without limit.
     pub fn until(&self) -> Option<Millis> {
         let duty = self.duty().unwrap_or_default();
+        if duty.suspended {
+            return None;
+        }
         self.lock().until(duty.in_force.as_ref(), duty.lease_ms)
     }
 
     /// When a primary that serves has to be stopped; `woke` as for [`Tenure::fence_at`].
     fn fence_at(&self, woke: Option<Millis>) -> Option<Millis> {
         let duty = self.duty().unwrap_or_default();
+        if duty.suspended {
+            return None;
+        }
         self.lock().fence_at(duty.in_force.as_ref(), duty.lease_ms, woke)
     }
 

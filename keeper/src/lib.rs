@@ -3,6 +3,8 @@
 //! of being one. What the next step is, and whether the proof holds, is decided in `fsm::node`.
 
 pub mod agent;
+mod attach;
+pub mod attachment;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

@@ -3,6 +3,7 @@
 //!
 //! Never waits for the agent: while that is busy, its last report is repeated, and the lease goes on.
 
+use crate::attachment::Attachment;
 use crate::clock;
 use crate::guard::Right;
 use crate::vitals::Health;
@@ -10,7 +11,7 @@ use ctl::client::{Client, ClientError, parse_monitor_urls};
 use fsm::Millis;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use shared::api::Identity;
+use shared::api::{Identity, JoinRequest};
 use shared::ids::{Epoch, Gen, NodeId, Revision, Ticket};
 use shared::lsn::Lsn;
 use shared::pgsettings::SettingsReport;
@@ -36,6 +37,10 @@ pub struct Heard {
     pub at: Option<Millis>,
     /// Why the last call failed, if it did.
     pub unreachable: Option<String>,
+    /// The monitor is in quarantine: it wants to hear all that this node knows.
+    pub quarantined: bool,
+    /// It has answered since an operator named it, or since the keeper was started.
+    pub since_attached: bool,
     /// The monitor says that this node is not part of the formation any more.
     pub dropped: bool,
 }
@@ -47,6 +52,10 @@ pub struct Link {
     pub client: Client,
     /// Whose reports.
     pub identity: Identity,
+    /// What a monitor is told that does not know this node.
+    pub join: JoinRequest,
+    /// Which monitor is called.
+    pub attachment: watch::Receiver<Attachment>,
     /// Random per process.
     pub keeper: String,
     /// What to report; a change that is news is signalled.
@@ -70,6 +79,15 @@ impl Link {
         let (mut news, mut trouble) = (false, false);
         loop {
             tokio::select! {
+                changed = self.attachment.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // What the other one may still answer is no word of this one's.
+                    calls = FuturesUnordered::new();
+                    self.turn();
+                    (due, news) = (Instant::now(), true);
+                }
                 changed = self.outgoing.changed() => {
                     if changed.is_err() {
                         return;
@@ -83,13 +101,22 @@ impl Link {
                     news = true;
                 }
                 Some((sent, outcome)) = calls.next(), if !calls.is_empty() => {
+                    let before = self.heard.borrow().quarantined;
                     let pause = self.take(sent, outcome);
+                    if !before && self.heard.borrow().quarantined {
+                        // What a lost monitor said comes before this node offers what it knows, or never.
+                        calls = FuturesUnordered::new();
+                    }
                     if calls.is_empty() {
                         due = Instant::now() + pause;
                     }
                     trouble = !pause.is_zero();
                 }
                 () = sleep_until(due) => {}
+            }
+            if self.attachment.borrow().detached.is_some() {
+                (due, news) = (Instant::now() + self.interval(), false);
+                continue;
             }
             let overdue = Instant::now() >= due;
             if (overdue && calls.len() < MOST_CALLS) || (news && calls.len() < CALLS) {
@@ -105,12 +132,29 @@ impl Link {
                 // After a silence any answer is welcome, at once.
                 let wait = if trouble { Duration::ZERO } else { interval };
                 let (client, identity) = (self.client.clone(), self.identity.clone());
-                calls.push(call(client, identity, report, (wait, interval)));
+                let known = (identity, self.join.clone());
+                calls.push(call(client, known, report, (wait, interval)));
                 due = Instant::now() + wait + interval / RETRY_SHARE;
             } else if overdue {
                 due = Instant::now() + self.interval() / RETRY_SHARE;
             }
         }
+    }
+
+    /// An operator has named another monitor, or none.
+    fn turn(&mut self) {
+        let attachment = self.attachment.borrow_and_update().clone();
+        if let Ok(monitors) = parse_monitor_urls(&attachment.monitors.join(",")) {
+            self.client.set_monitors(monitors);
+        }
+        self.join.token = attachment.token.or(self.join.token.take());
+        let unreachable =
+            attachment.detached.map(|_| "detached from the monitor by an operator".to_owned());
+        self.heard.send_modify(|heard| {
+            heard.unreachable = unreachable;
+            heard.quarantined = false;
+            heard.since_attached = false;
+        });
     }
 
     /// What is to be reported now, if anything is yet.
@@ -150,6 +194,8 @@ impl Link {
                     answer: Some(answer),
                     at: Some(sent),
                     unreachable: None,
+                    quarantined: false,
+                    since_attached: true,
                     dropped: false,
                 });
                 Duration::ZERO
@@ -162,6 +208,10 @@ impl Link {
                 // Of calls beside each other the last may fail after another was answered.
                 let answered = self.heard.borrow().at.is_some_and(|at| at > sent);
                 let text = error.to_string();
+                let quarantined = is_about(&error, &["quarantine"]);
+                if quarantined != self.heard.borrow().quarantined && !answered {
+                    self.heard.send_modify(|heard| heard.quarantined = quarantined);
+                }
                 let new = self.heard.borrow().unreachable.as_ref() != Some(&text);
                 if new && !answered {
                     tracing::warn!("the monitor does not take reports: {text}");
@@ -175,7 +225,7 @@ impl Link {
 
 async fn call(
     client: Client,
-    identity: Identity,
+    (identity, join): (Identity, JoinRequest),
     report: Report,
     (wait, interval): (Duration, Duration),
 ) -> (Millis, Result<Answer, ClientError>) {
@@ -185,7 +235,14 @@ async fn call(
     // A call that takes longer than a wait and another interval is lost; others may get through
     // before the lease (four intervals) ends.
     let limit = interval * 2;
-    let outcome = client.report(&identity, &report, wait_ms, limit).await;
+    let outcome = match client.report(&identity, &report, wait_ms, limit).await {
+        // It may be one that has lost what it knew.
+        Err(error) if is_about(&error, &["unknown_node", "unknown_formation"]) => {
+            let join = JoinRequest { data: report.data, ..join };
+            client.join(&join).await.and(Err(error))
+        }
+        outcome => outcome,
+    };
     // An answer to another question is none (rule 2).
     let outcome = outcome.and_then(|answer| {
         if answer.nonce == nonce {
@@ -195,6 +252,17 @@ async fn call(
         }
     });
     (sent, outcome)
+}
+
+/// Whether the monitor gave one of these reasons.
+pub(crate) fn is_about(error: &ClientError, reasons: &[&str]) -> bool {
+    match error {
+        ClientError::Api { error, .. } => reasons.contains(&error.reason.as_str()),
+        ClientError::Unreachable { .. }
+        | ClientError::Dropped
+        | ClientError::Protocol { .. }
+        | ClientError::Setup(_) => false,
+    }
 }
 
 /// Whether a report has something that the monitor should hear at once, not with the next interval.
@@ -217,6 +285,7 @@ pub fn is_news(before: &Report, after: &Report) -> bool {
         rows: rows(report),
         settings: report.settings.clone(),
         catalogue: report.catalogue.is_some(),
+        offers: report.offer.is_some(),
     };
     essence(before) != essence(after)
 }
@@ -241,6 +310,7 @@ struct Essence {
     rows: Vec<(NodeId, String, Option<String>)>,
     settings: SettingsReport,
     catalogue: bool,
+    offers: bool,
 }
 
 /// Up to where the members have the log, as the monitor last said.

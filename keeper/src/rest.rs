@@ -3,6 +3,7 @@
 //! 200 where it holds, else 503. Whether this is the primary comes from the live right to serve,
 //! never from what was believed a moment ago.
 
+use crate::attachment::Attachment;
 use crate::guard::Right;
 use crate::link::Heard;
 use axum::extract::{Path, Query, State};
@@ -33,6 +34,8 @@ pub struct Rest {
     pub heard: watch::Receiver<Heard>,
     /// The right to serve.
     pub right: Right,
+    /// Which monitor is called.
+    pub attachment: watch::Receiver<Attachment>,
 }
 
 /// The routes.
@@ -145,6 +148,7 @@ fn is_async(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
 async fn node(State(rest): State<Rest>) -> Response {
     let report = rest.report.borrow().clone();
     let heard = rest.heard.borrow().clone();
+    let attachment = rest.attachment.borrow().clone();
     let contact = heard.at.map(|at| crate::clock::now().since(at));
     Json(json!({
         "name": rest.name,
@@ -153,6 +157,7 @@ async fn node(State(rest): State<Rest>) -> Response {
         "goal_state": heard.answer.as_ref().map(|answer| answer.assignment.goal_state),
         "monitor": { "reachable": heard.unreachable.is_none() && heard.answer.is_some(), "last_contact_ms": contact },
         "serves": rest.right.serves(),
+        "attachment": { "monitors": attachment.monitors, "detached": attachment.detached },
     }))
     .into_response()
 }

@@ -1,10 +1,11 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
 use crate::agent::{Agent, Ended, Ending};
+use crate::attachment::{self, Attachment};
 use crate::cli::failure;
 use crate::config::Config;
 use crate::guard::{self, Right};
-use crate::link::{Heard, Link};
+use crate::link::{Heard, Link, is_about};
 use crate::node::Node;
 use crate::rest::{self, Rest};
 use crate::state::{State, Store};
@@ -16,6 +17,7 @@ use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::programs::Programs;
+use postgres::storage::Room;
 use program::notify::Line;
 use shared::api::{ApiError, JoinAnswer, JoinRequest};
 use shared::report::Data;
@@ -33,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it asks.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
+/// Why a monitor does not take a node that has joined before, which is no reason to end.
+const STRANGE: [&str; 3] = ["unknown_node", "unknown_formation", "quarantine"];
 /// The code of an error that passes.
 const BUSY: u8 = 6;
 
@@ -89,16 +93,27 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
         failure(2, "port_in_use", message)
     })?;
     let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::default() };
-    let client = Client::new(monitors(&config, &state), options).map_err(|e| e.to_api_error())?;
+    let attachment = Attachment::load(&config.state_dir)
+        .map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let monitors = monitors(&config, &mut state, &attachment);
+    let client = Client::new(monitors, options).map_err(|e| e.to_api_error())?;
     let rest_address = listener.local_addr().unwrap_or(config.rest_listen);
-    let request = join_request(&config, &instance, &state, rest_address).await?;
-    join(&client, &store, &mut state, &request).await?;
+    let mut request = join_request(&config, &instance, &state, rest_address).await?;
+    request.token = attachment.token.clone().or(request.token);
+    if attachment.detached.is_none() {
+        join(&client, &store, &mut state, &request).await?;
+    } else if state.identity.is_none() {
+        let message = "this node has never joined, and is detached from the monitor: `pgtandem-keeper attach` gives it one";
+        return Err(failure(3, "detached", message));
+    }
     let Some(identity) = state.identity.clone() else {
         return Err(failure(8, "internal", "the monitor gave no identity"));
     };
     let mut node = Node::new(identity.node_id, config.clone(), instance, store, state);
     node.watchdog = watchdog;
-    Ok(Box::pin(supervise(node, client, identity, listener, until)).await)
+    request.identity = Some(identity);
+    request.passwords.clone_from(&node.state.passwords);
+    Ok(Box::pin(supervise(node, (client, request), listener, attachment, until)).await)
 }
 
 fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {
@@ -111,8 +126,15 @@ fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watch
         .ok()
 }
 
-fn monitors(config: &Config, state: &State) -> Vec<MonitorUrl> {
-    let mut all = config.monitors.clone();
+/// Where the monitor is: as the operator said last, and as it said itself.
+fn monitors(config: &Config, state: &mut State, attachment: &Attachment) -> Vec<MonitorUrl> {
+    let given: Vec<_> = config.monitors.iter().map(ToString::to_string).collect();
+    let named = attachment.in_place_of(&given, state.attached.as_ref());
+    state.take_up(attachment, &given);
+    let mut all = match named {
+        Some(named) => named.iter().filter_map(|url| url.parse().ok()).collect(),
+        None => config.monitors.clone(),
+    };
     all.extend(state.monitors.iter().filter_map(|url| url.parse().ok()));
     let mut seen = Vec::new();
     all.retain(|url: &MonitorUrl| {
@@ -234,6 +256,7 @@ async fn join_request(
         data,
         standby: instance.data_dir.is_standby(),
         identity: state.identity.clone(),
+        passwords: state.passwords.clone(),
     })
 }
 
@@ -253,6 +276,13 @@ async fn join(
         // A node that has joined before goes on with what it knows.
         Err(ClientError::Unreachable { why, .. }) if state.identity.is_some() => {
             tracing::warn!("the monitor cannot be reached ({why}); going on with what is known");
+            Ok(())
+        }
+        // The monitor may be another one, which does not know it or has lost what it knew.
+        Err(error) if state.identity.is_some() && is_about(&error, &STRANGE) => {
+            tracing::warn!(
+                "the monitor does not take this node ({error}); going on with what is known"
+            );
             Ok(())
         }
         Err(ClientError::Dropped) => {
@@ -294,11 +324,13 @@ async fn join_patiently(
 
 async fn supervise(
     node: Node,
-    client: Client,
-    identity: shared::api::Identity,
+    (client, join): (Client, JoinRequest),
     listener: TcpListener,
+    attachment: Attachment,
     until: Until,
 ) -> ExitCode {
+    let Some(identity) = node.state.identity.clone() else { return ExitCode::from(8) };
+    let attachment = watch::Sender::new(attachment);
     let right = Right::default();
     let heard = watch::Sender::new(Heard::default());
     let outgoing = watch::Sender::new(None);
@@ -308,31 +340,22 @@ async fn supervise(
         watchdog.attach(right.clone(), node.postmaster.subscribe());
     }
     let (health, room) = (watch::Sender::new(Health::default()), watch::Sender::new(Vec::new()));
-    let vitals = Watch {
-        instance: node.instance.clone(),
-        target: node.target(),
-        postmaster: node.postmaster.subscribe(),
-        heard: heard.subscribe(),
-        health: health.clone(),
-        room: room.clone(),
-    };
-    tokio::spawn(vitals.run());
+    watch_vitals(&node, &heard, &health, &room);
     let rest = Rest {
         id: node.id,
         name: node.config.name.to_string(),
         report: outgoing.subscribe(),
         heard: heard.subscribe(),
         right: right.clone(),
+        attachment: attachment.subscribe(),
     };
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, rest::router(rest)).await {
-            tracing::error!("the REST interface has ended: {error}");
-        }
-    });
+    tokio::spawn(answer_balancers(listener, rest));
     let trace = Trace::begin(node.id);
+    let state_dir = node.config.state_dir.clone();
     let agent = Agent {
         node,
         heard: heard.subscribe(),
+        attachment: attachment.subscribe(),
         outgoing: outgoing.clone(),
         right: right.clone(),
         room: room.subscribe(),
@@ -348,6 +371,8 @@ async fn supervise(
     let link = Link {
         client,
         identity,
+        join,
+        attachment: attachment.subscribe(),
         keeper: format!("{:016x}", rand::random::<u64>()),
         outgoing: outgoing.subscribe(),
         health: health.subscribe(),
@@ -355,6 +380,7 @@ async fn supervise(
         right,
     };
     tokio::spawn(link.run());
+    tokio::spawn(attachment::follow(state_dir, attachment));
     tokio::spawn(signals(ending.clone(), reload));
     if until == Until::Reached {
         tokio::spawn(end_when_reached(outgoing.subscribe(), ending));
@@ -365,6 +391,29 @@ async fn supervise(
             tracing::info!("the node was dropped from its formation; postgres is stopped");
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn watch_vitals(
+    node: &Node,
+    heard: &watch::Sender<Heard>,
+    health: &watch::Sender<Health>,
+    room: &watch::Sender<Vec<Room>>,
+) {
+    let vitals = Watch {
+        instance: node.instance.clone(),
+        target: node.target(),
+        postmaster: node.postmaster.subscribe(),
+        heard: heard.subscribe(),
+        health: health.clone(),
+        room: room.clone(),
+    };
+    tokio::spawn(vitals.run());
+}
+
+async fn answer_balancers(listener: TcpListener, rest: Rest) {
+    if let Err(error) = axum::serve(listener, rest::router(rest)).await {
+        tracing::error!("the REST interface has ended: {error}");
     }
 }
 

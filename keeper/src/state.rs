@@ -3,9 +3,11 @@
 //!
 //! Without this file the keeper is a new node to the monitor; the data directory is not read for it.
 
+use crate::attachment::{Attached, Attachment};
 use fsm::node::view::Persisted;
 use postgres::durable;
 use postgres::owner::Owner;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::api::{Identity, RolePasswords};
 use shared::goal::Orders;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "keeper.json";
 
 /// What the file says.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
@@ -40,8 +43,25 @@ pub struct State {
     pub claimed: bool,
     /// The newest of the operator's orders that have been carried out.
     pub done: Orders,
+    /// What has been taken up of [`crate::attachment`].
+    pub attached: Option<Attached>,
+    /// An operator has said that the monitor is lost, and no other has answered since: where commits wait
+    /// for nobody, no lease is needed.
+    pub suspended: bool,
     /// The node was dropped: it never starts again under this identity.
     pub dropped: bool,
+}
+
+impl State {
+    /// Another monitor was named: what the last one said of where it can be reached does not count.
+    pub fn take_up(&mut self, attachment: &Attachment, given: &[String]) {
+        let known = self.attached.as_ref().map(|attached| &attached.to);
+        if !attachment.monitors.is_empty() && known != Some(&attachment.monitors) {
+            let (to, instead_of) = (attachment.monitors.clone(), given.to_vec());
+            self.attached = Some(Attached { to, instead_of });
+            self.monitors.clear();
+        }
+    }
 }
 
 /// Why the state cannot be read or written.
@@ -115,20 +135,32 @@ impl Store {
 
     /// Stores durably. Blocks.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        let text = serde_json::to_vec_pretty(state)?;
-        durable::write(&self.dir.join(FILE), &text, 0o600, &self.owner)?;
-        Ok(())
+        save_json(&self.dir.join(FILE), state, &self.owner)
     }
+}
+
+/// Replaces a file whole, with fsync. Blocks.
+pub(crate) fn save_json(
+    path: &Path,
+    value: &impl Serialize,
+    owner: &Owner,
+) -> Result<(), StateError> {
+    let text = serde_json::to_vec_pretty(value)?;
+    durable::write(path, &text, 0o600, owner)?;
+    Ok(())
 }
 
 /// Reads the state of a directory without locking it.
 pub fn load(dir: &Path) -> Result<State, StateError> {
-    let path = dir.join(FILE);
-    match std::fs::read(&path) {
-        Ok(text) => {
-            serde_json::from_slice(&text).map_err(|source| StateError::Damaged { path, source })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
-        Err(source) => Err(StateError::Read { path, source }),
+    load_json(&dir.join(FILE))
+}
+
+/// What a file says; the default where there is none.
+pub(crate) fn load_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StateError> {
+    match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|source| StateError::Damaged { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(source) => Err(StateError::Read { path: path.to_owned(), source }),
     }
 }

@@ -1,5 +1,6 @@
 //! `status`, `drop` and `rules`: what can be said of the node without its keeper and its monitor.
 
+use crate::attachment::Attachment;
 use crate::cli::{Local, failure, say};
 use crate::state;
 use ctl::client::{Client, Options, parse_monitor_urls};
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// A keeper on the same host answers at once or not at all.
 const LIMIT: Duration = Duration::from_secs(2);
 
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ApiError> {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ApiError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -22,12 +23,12 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ApiError> {
 }
 
 /// A part of a document, by its JSON pointer; null where there is none.
-fn at(document: &Value, pointer: &str) -> Value {
+pub(crate) fn at(document: &Value, pointer: &str) -> Value {
     document.pointer(pointer).cloned().unwrap_or_default()
 }
 
 /// The JSON of a running keeper's `/node`.
-async fn live(address: &str) -> Option<Value> {
+pub(crate) async fn live(address: &str) -> Option<Value> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
@@ -42,6 +43,8 @@ async fn live(address: &str) -> Option<Value> {
 
 pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
     let state = state::load(&local.state_dir)
+        .map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    let attachment = Attachment::load(&local.state_dir)
         .map_err(|error| failure(2, "state_directory", error.to_string()))?;
     let address = local.rest_listen.replace("0.0.0.0", "127.0.0.1");
     let live = block_on(live(&address))?;
@@ -67,6 +70,9 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
             "last_contact_ms": live.as_ref().map(|live| at(live, "/monitor/last_contact_ms")),
             "last_contact_at": live.as_ref().and_then(last_contact),
             "reachable": live.as_ref().map(|live| at(live, "/monitor/reachable")),
+            "attached": (!attachment.monitors.is_empty()).then_some(&attachment.monitors),
+            "detached": attachment.detached,
+            "lease_suspended": state.suspended,
         },
         "postgres": {
             "pid": postmaster.as_ref().filter(|_| running).map(|file| file.pid),
@@ -90,6 +96,14 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
             if pid.is_some() { "running" } else { "not running" },
             if running { "running" } else { "not running" },
         ));
+        if let Some(since) = attachment.detached {
+            say(&format!("detached since {since}: no monitor is called"));
+        }
+        if state.suspended {
+            say(
+                "the lease is suspended: under an asynchronous spec this primary serves without one",
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

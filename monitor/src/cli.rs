@@ -36,7 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the monitor; sets up what is missing
-    Run(Given),
+    Run(RunOptions),
     /// Sets up the data directory, without running
     Init(Given),
     /// Shows the rules of the group's machine
@@ -47,6 +47,16 @@ enum Command {
     Completions(Completions),
     /// Prints the manual page, or writes one for each command
     Man(Manual),
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// The monitor's directory was lost: begins with an empty one, in quarantine, and takes over what the
+    /// keepers know of their formations
+    #[arg(long)]
+    adopt: bool,
+    #[command(flatten)]
+    given: Given,
 }
 
 #[derive(Debug, Args)]
@@ -144,8 +154,9 @@ fn start(cli: Cli, protocol: u32) -> Result<ExitCode, Failure> {
     };
     match command {
         Command::Rules => Ok(print_rules(cli.json)?),
-        Command::Run(given) => {
-            let config = given.config(cli.log_format, protocol)?;
+        Command::Run(run) => {
+            let config = run.given.config(cli.log_format, protocol)?;
+            let config = Config { adopt: run.adopt, ..config };
             if let Some(code) = program::first::serve()? {
                 return Ok(code);
             }

@@ -129,6 +129,8 @@ pub struct Config {
     pub settings: Settings,
     /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
     pub protocol: u32,
+    /// Everything was lost: the formations are made of what their keepers bring.
+    pub adopt: bool,
 }
 
 /// Where the records are.
@@ -202,7 +204,7 @@ impl Options {
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
         let protocol = shared::PROTOCOL;
-        Ok(Config { data_dir, listen, monitors, database, settings, protocol })
+        Ok(Config { data_dir, listen, monitors, database, settings, protocol, adopt: false })
     }
 }
 

@@ -209,16 +209,21 @@ async fn work(
 }
 
 /// Brings the schema up to date and starts the groups; waits for a database that is away.
-async fn open(service: &Service, store: Store, config: &Config) -> Result<(), StoreError> {
+async fn open(service: &Service, store: Store, config: &Config) -> Result<(), RunError> {
     let (mut wait, longest) = RETRY;
     loop {
         let opened = async {
             prepare::migrate(&store).await?;
-            service.open(store.clone(), config.settings.clone()).await
+            if config.adopt {
+                prepare::check_lost(&store, config).await?;
+                service.open(store.clone(), None).await?;
+                return Ok(());
+            }
+            Ok(service.open(store.clone(), Some(config.settings.clone())).await?)
         };
         match opened.await {
-            Err(error) if error.is_away() => {
-                tracing::warn!("{error}{}: trying again", cause(&error));
+            Err(RunError::Store { source }) if source.is_away() => {
+                tracing::warn!("{source}{}: trying again", cause(&source));
                 tokio::time::sleep(wait).await;
                 wait = longest.min(wait * 2);
             }

@@ -13,7 +13,9 @@ use crate::trace::Trace;
 use fsm::group::Record;
 use postgres::embedded::Embedded;
 use shared::Timestamp;
-use shared::api::{ApiError, CreateFormation, FormationSummary, Ready, RolePasswords, Storage};
+use shared::api::{
+    ApiError, CreateFormation, FormationSummary, JoinRequest, Ready, RolePasswords, Storage,
+};
 use shared::ids::{FormationId, GroupId};
 use shared::settings::Settings;
 use std::collections::BTreeMap;
@@ -26,6 +28,9 @@ use tokio::sync::watch;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// The formation that a new monitor has.
 const FIRST_FORMATION: &str = "default";
+
+/// See [`Service::group`].
+const UNKNOWN_FORMATION: &str = "unknown_formation";
 
 /// What a process knows of itself from the start.
 #[derive(Clone, Debug)]
@@ -51,6 +56,8 @@ pub struct Service {
     schema_version: AtomicI64,
     embedded: OnceLock<Arc<Embedded>>,
     groups: RwLock<BTreeMap<FormationId, Group>>,
+    /// Formations are made of what keepers bring (`run --adopt`).
+    adopts: AtomicBool,
 }
 
 impl Service {
@@ -65,13 +72,18 @@ impl Service {
             schema_version: AtomicI64::new(0),
             embedded: OnceLock::new(),
             groups: RwLock::new(BTreeMap::new()),
+            adopts: AtomicBool::new(false),
         }
     }
 
-    /// Starts the groups that are stored, and the first formation of a new monitor.
-    pub async fn open(&self, store: Store, first: Settings) -> Result<(), StoreError> {
+    /// Starts the groups that are stored, and the first formation of a new monitor; `None`: those that
+    /// keepers bring.
+    pub async fn open(&self, store: Store, first: Option<Settings>) -> Result<(), StoreError> {
         self.schema_version.store(store.schema_version().await?, Ordering::Relaxed);
-        create_first(&store, first).await?;
+        self.adopts.store(first.is_none(), Ordering::Relaxed);
+        if let Some(first) = first {
+            create_first(&store, first).await?;
+        }
         let stored = store.load().await?;
         // From here on requests are served.
         let store = self.store.get_or_init(|| store);
@@ -141,10 +153,44 @@ impl Service {
         groups.get(formation).cloned().ok_or_else(|| {
             let known: Vec<_> = groups.keys().map(ToString::to_string).collect();
             not_found(
-                "unknown_formation",
+                UNKNOWN_FORMATION,
                 format!("there is no formation {formation}; there is: {}", known.join(", ")),
             )
         })
+    }
+
+    /// The group that a keeper says it belongs to. A monitor that adopts makes one in quarantine where
+    /// there is none: nothing is decided in it before the keepers have been heard.
+    pub async fn group_or_lost(&self, request: &JoinRequest) -> Result<Group, ApiError> {
+        let formation = &request.formation;
+        let Err(unknown) = self.group(formation) else { return self.group(formation) };
+        if unknown.reason != UNKNOWN_FORMATION {
+            return Err(unknown);
+        }
+        if !self.adopts.load(Ordering::Relaxed) {
+            return Err(ApiError {
+                code: 3,
+                reason: UNKNOWN_FORMATION.to_owned(),
+                message: format!(
+                    "this monitor has no formation {formation}, and {} says that it is part of it; if the monitor's directory was lost, start the monitor on an empty one with `pgtandem-monitor run --adopt`",
+                    request.name
+                ),
+                nodes: vec![request.name.clone()],
+            });
+        }
+        let store = self.store()?;
+        let mut record = Record::lost(formation.clone(), GroupId(0), Settings::default());
+        let passwords = request.passwords.clone().unwrap_or_else(new_passwords);
+        let created = store.create_formation(&mut record, &passwords).await;
+        if created.map_err(|error| store_failed(&error))? {
+            tracing::warn!(
+                formation.id = %formation,
+                "formation {formation} is unknown here, and {} is part of it: it is in quarantine until its keepers have been heard",
+                request.name
+            );
+            self.start_group(store, record, passwords);
+        }
+        self.group(formation)
     }
 
     /// All of them.

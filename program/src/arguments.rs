@@ -11,7 +11,7 @@ pub fn wrong(error: &clap::Error) -> String {
 }
 
 /// Options that belong to one call, not to a program's configuration.
-const OF_A_CALL: [&str; 3] = ["help", "version", "json"];
+const OF_A_CALL: [&str; 4] = ["help", "version", "json", "adopt"];
 
 /// What of a program's configuration is not to be had alike as flag, as variable and as a key of the file, for
 /// the program's tests: the faults, one for each option of the command. `in_file` says whether the file takes

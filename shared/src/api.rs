@@ -43,6 +43,9 @@ pub struct JoinRequest {
     pub standby: bool,
     /// What an earlier join answered.
     pub identity: Option<Identity>,
+    /// With the identity, for a monitor that has lost what it gave: the passwords that came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passwords: Option<RolePasswords>,
 }
 
 /// What a keeper proves itself with.

@@ -4,11 +4,12 @@
 use crate::history::Lineage;
 use crate::ids::{Epoch, Gen, NodeId, NodeName, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::Position;
-use crate::pgsettings::NodeSettings;
-use crate::settings::Timers;
+use crate::pgsettings::{NodeSettings, PostgresSettings};
+use crate::settings::{Settings, Timers};
 use crate::spec::Spec;
 use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a node shall be. Every goal can be reached from every situation; the keeper finds the steps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -153,6 +154,40 @@ pub struct Assignment {
     /// What it is to do once.
     #[serde(default)]
     pub orders: Orders,
+    /// What a monitor that has lost its record is told; `None` from one that did not say it yet.
+    #[serde(default)]
+    pub keepsake: Option<Box<Keepsake>>,
+}
+
+/// What operators have set, as far as keepers have no use for it: they keep it for a monitor that has
+/// lost its record (docs/safety.md, rule 14).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Keepsake {
+    /// The formation's settings.
+    pub settings: Settings,
+    /// The settings of PostgreSQL, for all nodes and for each.
+    pub postgres: PostgresSettings,
+    /// Automation was switched off.
+    pub paused: bool,
+    /// What is set for each node.
+    pub nodes: BTreeMap<NodeId, Standing>,
+    /// The id that the next node gets: those of dropped nodes are never given again.
+    pub next_node: NodeId,
+}
+
+/// What is set for a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Standing {
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// 0 to 100.
+    pub candidate_priority: u8,
+    /// Whether it may be in the sync set.
+    pub replication_quorum: bool,
+    /// Out of the keeper's hands.
+    pub maintenance: bool,
+    /// Being dropped.
+    pub dropping: bool,
 }
 
 impl Assignment {

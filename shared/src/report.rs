@@ -64,6 +64,21 @@ pub struct Report {
     /// The newest of its orders that it has carried out.
     #[serde(default)]
     pub done: Orders,
+    /// All that it knows of the group, where the last answer was that the monitor is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Box<Offer>>,
+}
+
+/// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
+/// record makes another (docs/safety.md, rule 14).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Offer {
+    /// The newest assignment that it has accepted.
+    pub assignment: Assignment,
+    /// The seal that it keeps, whether or not its signs have been seen.
+    pub sealed: Option<Ticket>,
+    /// The newest promotion of this node that was verified, also while it does not run.
+    pub promoted: Option<Promoted>,
 }
 
 impl Report {
@@ -93,6 +108,7 @@ impl Report {
             keeper_version: String::new(),
             settings: SettingsReport::default(),
             catalogue: None,
+            offer: None,
             done: Orders::default(),
         }
     }

@@ -21,6 +21,8 @@ pub enum Disturbance {
     Restart,
     /// The monitor is killed.
     KillMonitor,
+    /// The monitor's record is lost, and made anew from what the keepers know.
+    LoseRecord,
     /// Two places cannot reach each other.
     Cut,
     /// Two places reach each other again.
@@ -165,8 +167,34 @@ pub const CHANGES: Mix = &[
     (1, Disturbance::Switchover),
 ];
 
+/// The monitor's record is lost again and again, in the middle of everything.
+pub const LOST_RECORDS: Mix = &[
+    (6, Disturbance::LoseRecord),
+    (2, Disturbance::KillMonitor),
+    (2, Disturbance::CrashPostgres),
+    (2, Disturbance::CrashKeeper),
+    (3, Disturbance::CrashHost),
+    (3, Disturbance::Restart),
+    (2, Disturbance::Cut),
+    (2, Disturbance::Mend),
+    (3, Disturbance::Recover),
+    (1, Disturbance::FreezeKeeper),
+    (1, Disturbance::FreezeHost),
+    (3, Disturbance::Thaw),
+    (1, Disturbance::PromoteByHand),
+    (1, Disturbance::Join),
+    (2, Disturbance::Switchover),
+    (2, Disturbance::Failover),
+    (1, Disturbance::Maintenance),
+    (1, Disturbance::SetNumber),
+    (1, Disturbance::SetQuorum),
+    (1, Disturbance::Drop),
+    (1, Disturbance::DropByForce),
+];
+
 /// The names of the mixes.
-pub const MIXES: [(&str, Mix); 4] = [
+pub const MIXES: [(&str, Mix); 5] = [
+    ("lost-records", LOST_RECORDS),
     ("everything", EVERYTHING),
     ("sync-changes", SYNC_CHANGES),
     ("losses", LOSSES),
@@ -198,6 +226,7 @@ impl World {
                 let at_once = self.random.one_in(2);
                 self.crash_monitor(at_once);
             }
+            Disturbance::LoseRecord => self.lose_record(),
             Disturbance::Cut => self.cut_something(),
             Disturbance::Mend => self.mend_something(),
             Disturbance::HoldReplay => self.hold_up_replay(id),
@@ -283,6 +312,7 @@ impl World {
             | Disturbance::CrashHost
             | Disturbance::Restart
             | Disturbance::KillMonitor
+            | Disturbance::LoseRecord
             | Disturbance::Cut
             | Disturbance::Mend
             | Disturbance::HoldReplay

@@ -2,9 +2,11 @@
 
 use crate::machine::{Frozen, ServerMemory};
 use crate::node;
-use crate::world::{MONITOR, Mutation, World};
+use crate::world::{MONITOR, Message, Mutation, World};
 use fsm::Millis;
+use fsm::group::Record;
 use fsm::node::Data;
+use shared::api::Action;
 use shared::ids::{NodeId, TimelineId};
 use std::collections::BTreeSet;
 
@@ -114,6 +116,33 @@ impl World {
         self.frozen_since = None;
         if at_once {
             self.start_monitor();
+        }
+    }
+
+    /// The monitor's database is lost; another monitor begins without one, and hears the keepers.
+    pub(crate) fn lose_record(&mut self) {
+        self.crash_monitor(false);
+        let known = &self.monitor.record;
+        let settings = known.settings.clone();
+        let lost = Record::lost(known.formation.clone(), known.group, settings);
+        *self.monitor.record_mut() = lost;
+        // A report goes over a connection to the process that it was meant for; answers may be read late.
+        let is_answer = |message: &Message| matches!(message, Message::Answer { .. });
+        self.messages.retain(is_answer);
+        self.late.retain(is_answer);
+        self.say(|| "the monitor's record is lost".to_owned());
+        self.start_monitor();
+    }
+
+    /// An operator says of the nodes that are gone for good that they are.
+    pub(crate) fn give_up_the_gone(&mut self) {
+        let gone: Vec<_> = self.machines.values().filter(|machine| machine.dropped).collect();
+        let named = gone.into_iter().filter_map(|machine| {
+            let persisted = machine.persisted.as_ref()?;
+            Some(persisted.assignment.member(machine.id)?.name.clone())
+        });
+        for node in named.collect::<Vec<_>>() {
+            self.ask(&Action::Drop { node, force: true });
         }
     }
 

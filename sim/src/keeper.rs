@@ -12,7 +12,7 @@ use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
 use shared::pgsettings::SettingsReport;
-use shared::report::{self, Accepted, InForce, PostgresView, Replica, Report, Sealed};
+use shared::report::{self, Accepted, InForce, Offer, PostgresView, Replica, Report, Sealed};
 use shared::spec::Spec;
 use shared::state::NodeState;
 use std::collections::BTreeSet;
@@ -347,6 +347,11 @@ impl World {
         if keeper.calls.len() >= CALLS {
             return;
         }
+        // Its last answer was that it has to say all that it knows.
+        let absent = self.monitor.record.nodes.get(&id).is_none_or(|node| node.absent);
+        if self.monitor.record.quarantined || absent {
+            report.offer = machine.persisted.as_ref().map(offer);
+        }
         keeper.seq += 1;
         keeper.calls.push((keeper.seq, now));
         report.seq = keeper.seq;
@@ -494,6 +499,7 @@ impl Machine {
             keeper_version: String::new(),
             settings: SettingsReport::default(),
             catalogue: None,
+            offer: None,
             done: self.done,
         })
     }
@@ -608,4 +614,13 @@ fn data(data: &Data) -> report::Data {
         }
         Data::Unusable => report::Data::Unusable,
     }
+}
+
+/// All that a keeper knows of its group.
+fn offer(persisted: &Persisted) -> Box<Offer> {
+    Box::new(Offer {
+        assignment: persisted.assignment.clone(),
+        sealed: persisted.sealed,
+        promoted: persisted.promoted.clone(),
+    })
 }

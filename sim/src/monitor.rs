@@ -36,6 +36,8 @@ pub struct Monitor {
     pub owed: Owed,
     /// Whether a rule is taken away, and which.
     pub blind: Blind,
+    /// The record was changed behind its back, or lost.
+    pub tampered: bool,
 }
 
 /// An election in which the operator gave something up.
@@ -61,6 +63,7 @@ impl Monitor {
             losses: Vec::new(),
             owed: Owed::default(),
             blind: Blind::default(),
+            tampered: false,
         }
     }
 
@@ -75,6 +78,7 @@ impl Monitor {
 
     /// The record, to change it behind its back.
     pub fn record_mut(&mut self) -> &mut Record {
+        self.tampered = true;
         self.record.change()
     }
 
@@ -139,6 +143,10 @@ impl Monitor {
         if let Err(why) = self.owed.note(&self.record, &decision.record) {
             self.accuse(why);
         }
+        // It would be mended, but it must not come to that by itself.
+        if decision.events.iter().any(|event| event.rule == "record-is-old") && !self.tampered {
+            self.accuse("the record is older than what keepers know".to_owned());
+        }
         self.losses.extend(loss(&self.record, &decision));
         let next = decision.record.clone();
         if let Some(decisions) = &mut self.decisions {
@@ -146,6 +154,10 @@ impl Monitor {
         }
         if next.phase != self.record.phase || next.epoch != self.record.epoch {
             self.view_mut().phase_since = Millis(now);
+        }
+        if self.record.quarantined && !next.quarantined {
+            let ms = next.settings.timers().lease_ms;
+            self.view_mut().note_lease(Some(Lease::For { ms }), Millis(now));
         }
         if self.view.nodes.keys().any(|id| !next.nodes.contains_key(id)) {
             self.view_mut().nodes.retain(|id, _| next.nodes.contains_key(id));
@@ -164,6 +176,9 @@ impl Monitor {
 
     /// The answer to a report.
     pub fn answer(&mut self, id: NodeId, nonce: u64, now: u64) -> Option<Answer> {
+        if self.record.quarantined || self.record.nodes.get(&id).is_some_and(|node| node.absent) {
+            return None;
+        }
         let assignment = goals::assignment(&self.record, &self.view, id)?;
         let lease = goals::lease(&self.record, id);
         match lease {
@@ -242,7 +257,8 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     }
     check_pause(before, decision)?;
     let kept = before.specs.iter().all(|spec| after.specs.contains(spec));
-    let confirmed = rules.contains(&"sync-confirmed");
+    // A record that was not to be trusted is made anew.
+    let confirmed = rules.contains(&"sync-confirmed") || rules.contains(&"adopted");
     if !kept && !confirmed && !after.nodes.is_empty() {
         return Err(format!("a spec was dropped {}", because()));
     }
@@ -250,7 +266,7 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
         if after.ticket <= before.ticket {
             return Err(format!("an epoch without a new ticket {}", because()));
         }
-        return check_elected(before, after);
+        return if before.quarantined { Ok(()) } else { check_elected(before, after) };
     }
     Ok(())
 }

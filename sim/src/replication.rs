@@ -194,7 +194,12 @@ impl World {
             // lease but its first: docs/safety.md, "A pause" and "The keeper runs".
             return;
         }
-        let Some(epoch) = self.monitor.record.lineage.epoch_of(timeline) else {
+        // A monitor that has lost its record knows none; the node was told once.
+        let own = self.machines.get(id).and_then(|machine| machine.persisted.as_ref());
+        let told =
+            own.map(|own| &own.assignment.lineage).filter(|_| self.monitor.record.quarantined);
+        let lineage = told.unwrap_or(&self.monitor.record.lineage);
+        let Some(epoch) = lineage.epoch_of(timeline) else {
             if !released.is_empty() {
                 self.ledger.accuse(crate::ledger::Violation::NoEpoch { node: id });
             }

@@ -339,6 +339,9 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
             world.fail_over_with_loss(true);
             world.mend();
         }
+        if world.monitor.record.quarantined && rounds > PATIENCE {
+            world.give_up_the_gone();
+        }
         world.violation().map_or(Ok(()), Err)?;
         let Some(primary) = settled(world) else {
             probes.clear();

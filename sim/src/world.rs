@@ -10,7 +10,7 @@ use crate::random::Random;
 use fsm::Millis;
 use fsm::group::view::Probe;
 use fsm::group::{Record, detector, join};
-use shared::api::JoinRequest;
+use shared::api::{Identity, JoinRequest};
 use shared::ids::{Epoch, FormationId, GroupId, NodeId, NodeName};
 use shared::report::{Answer, Data, Report};
 use shared::settings::Settings;
@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const TRACE: usize = 160;
 /// A line that is among so many newest ones is not said again.
 const REPEATS: usize = 6;
+/// What every node proves itself with.
+const SECRET: &str = "secret";
 /// The monitor's place among the hosts.
 pub const MONITOR: NodeId = NodeId(0);
 
@@ -126,7 +128,7 @@ impl World {
         self.joins += 1;
         let request = JoinRequest { replication_quorum, ..request(self.joins) };
         let now = self.monitor_now();
-        let joined = join::join(&self.monitor.record, &request, "secret", at(now)).ok()?;
+        let joined = join::join(&self.monitor.record, &request, SECRET, at(now)).ok()?;
         if let Some(decision) = joined.decision {
             self.monitor.commit(*decision, now);
         }
@@ -284,8 +286,8 @@ impl World {
             return;
         }
         let (keeper, seq, nonce) = (report.keeper.clone(), report.seq, report.nonce);
-        if !self.monitor.record.nodes.contains_key(&from) {
-            self.dismiss(from);
+        if self.monitor.record.nodes.get(&from).is_none_or(|node| node.secret.is_empty()) {
+            self.hear_stranger(from);
             return;
         }
         if !self.monitor.take_report(from, report, self.monitor_now()) {
@@ -320,6 +322,31 @@ impl World {
             own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
         }
         own.heard = Some(answer);
+    }
+
+    /// A keeper that the monitor does not know joins again, under its own identity.
+    fn hear_stranger(&mut self, id: NodeId) {
+        let formation = self.monitor.record.formation.clone();
+        let identity = Identity { formation, node_id: id, secret: SECRET.to_owned() };
+        let persisted = self.machines.get(id).and_then(|machine| machine.persisted.as_ref());
+        let own = persisted.and_then(|persisted| persisted.assignment.member(id));
+        let plain = request(id.0);
+        let request = JoinRequest {
+            identity: Some(identity),
+            name: own.map_or(plain.name, |own| own.name.clone()),
+            host: own.map_or(plain.host, |own| own.host.clone()),
+            ..plain
+        };
+        let now = self.monitor_now();
+        match join::join(&self.monitor.record, &request, SECRET, at(now)) {
+            Ok(joined) => {
+                if let Some(decision) = joined.decision {
+                    self.monitor.commit(*decision, now);
+                }
+            }
+            Err(error) if error.reason == "dropped" => self.dismiss(id),
+            Err(error) => self.say(|| format!("node {id} is not taken: {}", error.reason)),
+        }
     }
 
     /// A node that is not part of the formation any more hears so, and stops for good.
@@ -433,6 +460,7 @@ pub fn request(number: u64) -> JoinRequest {
         data: Data::Empty,
         standby: false,
         identity: None,
+        passwords: None,
     }
 }
 

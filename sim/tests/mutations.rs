@@ -150,7 +150,7 @@ fn with_loss_the_old_primary_is_fenced() {
 
 #[test]
 fn nothing_is_stored_over_what_it_was_not_decided_on() {
-    is_found(&walk(Mutation::StaleView, 3, Harm::Stuck), Harm::Stuck);
+    is_found(&walk(Mutation::StaleView, 3, Harm::Decision), Harm::Decision);
 }
 
 #[test]

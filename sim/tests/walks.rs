@@ -3,6 +3,7 @@
 
 use shared::settings::Settings;
 use sim::Walk;
+use sim::disturb::LOST_RECORDS;
 
 /// The seeds to walk, and how many there are by default.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -72,6 +73,22 @@ fn seven_nodes() {
 #[test]
 fn three_groups_below_one_monitor() {
     walk(&Walk { groups: 3, actions: 3600, ..short(3) }, 500);
+}
+
+/// Rule 14: what comes of a record that was lost is as good as the one before.
+#[test]
+fn three_nodes_below_a_monitor_that_loses_its_record() {
+    walk(&Walk { mix: LOST_RECORDS, ..short(3) }, 1500);
+}
+
+#[test]
+fn four_nodes_below_a_monitor_that_loses_its_record() {
+    walk(&Walk { mix: LOST_RECORDS, ..short(4) }, 700);
+}
+
+#[test]
+fn two_nodes_below_a_monitor_that_loses_its_record() {
+    walk(&Walk { mix: LOST_RECORDS, ..short(2) }, 700);
 }
 
 #[test]

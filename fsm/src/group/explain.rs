@@ -6,6 +6,7 @@ mod succession;
 
 pub use succession::succession;
 
+use super::adopt::{Missing, adopt};
 use super::detector::{Verdict, verdict};
 use super::election::{self, Choice, Waiting, choose, could_replace_primary};
 use super::ranking;
@@ -27,6 +28,9 @@ pub fn explain(record: &Record, view: &View, node: Option<NodeId>, now: Now) -> 
         wanting.extend(checks::of_node(record, view, id, now));
     } else {
         wanting.extend(checks::of_group(record, view, now));
+        if let Some(why) = record.quarantine() {
+            sentences.push(format!("the monitor is in quarantine and gives no orders: {why}"));
+        }
         sentences.push(explain_group(record));
         sentences.push(explain_sync(record));
         sentences.push(explain_writable(record, view, now));
@@ -129,6 +133,11 @@ fn blocker(record: &Record, code: &str, ids: &BTreeSet<NodeId>, text: String) ->
 
 /// What stands in the way of a primary that takes writes, or of the operation under way.
 pub fn blockers(record: &Record, view: &View, now: Now) -> Vec<Blocker> {
+    if record.quarantined {
+        let missing = adopt(record, view, now).err().unwrap_or_default();
+        let told = |missing: Missing| blocker(record, missing.code, &missing.nodes, missing.text);
+        return missing.into_iter().map(told).collect();
+    }
     match &record.phase {
         Phase::Forming => Vec::new(),
         Phase::Serving => blocked_serving(record, view, now).into_iter().collect(),

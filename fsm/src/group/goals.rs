@@ -3,7 +3,7 @@
 use super::pgsettings::settings_of;
 use super::record::{Node, Phase, Record};
 use super::view::View;
-use shared::goal::{Assignment, Goal, Member, Upstream};
+use shared::goal::{Assignment, Goal, Keepsake, Member, Standing, Upstream};
 use shared::ids::NodeId;
 use shared::report::Lease;
 use shared::spec::Spec;
@@ -25,7 +25,26 @@ pub fn assignment(record: &Record, view: &View, id: NodeId) -> Option<Assignment
         may_stop: may_stop(record, view, id),
         orders: node.orders,
         settings: settings_of(record, view, id),
+        keepsake: Some(Box::new(keepsake(record))),
     })
+}
+
+/// What keepers keep for a monitor that loses its record.
+fn keepsake(record: &Record) -> Keepsake {
+    let standing = |node: &Node| Standing {
+        zone: node.zone.clone(),
+        candidate_priority: node.candidate_priority,
+        replication_quorum: node.replication_quorum,
+        maintenance: node.maintenance,
+        dropping: node.dropping,
+    };
+    Keepsake {
+        settings: record.settings.clone(),
+        postgres: record.postgres.clone(),
+        paused: record.paused.is_some(),
+        nodes: record.nodes.iter().map(|(id, node)| (*id, standing(node))).collect(),
+        next_node: record.next_node,
+    }
 }
 
 fn member(id: NodeId, node: &Node) -> Member {
@@ -155,7 +174,7 @@ pub(crate) fn somebody_could_take_over(record: &Record, view: &View, primary: No
 /// that names it so.
 pub fn lease(record: &Record, id: NodeId) -> Option<Lease> {
     let serving = match record.phase {
-        Phase::Serving | Phase::Promoting => record.primary == Some(id) && !record.regressed,
+        Phase::Serving | Phase::Promoting => record.primary == Some(id) && !record.quarantined,
         Phase::Forming | Phase::Electing(_) | Phase::Forwarding { .. } => false,
     };
     if !serving {

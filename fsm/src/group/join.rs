@@ -47,6 +47,9 @@ pub fn join(
         });
     }
     match &request.identity {
+        Some(identity) if identity.secret.is_empty() => {
+            Err(refused("bad_secret", "a secret is needed".to_owned(), &request.name))
+        }
         Some(identity) => known(record, request, identity.node_id, &identity.secret, now),
         None => new(record, request, secret, now),
     }
@@ -88,25 +91,17 @@ fn known(
     now: Now,
 ) -> Result<Joined, ApiError> {
     let Some(node) = record.nodes.get(&id) else {
-        let message = format!(
-            "node {id} is not part of formation {} any more: it was dropped; remove its state directory to join as a new node",
-            record.formation
-        );
-        return Err(refused("dropped", message, &request.name));
+        return stranger(record, request, id, secret, now);
     };
+    if node.secret.is_empty() {
+        return claimed(record, request, (id, node), secret, now);
+    }
     if node.secret != secret {
         let message = format!("this is not the keeper that joined as node {id}");
         return Err(refused("bad_secret", message, &request.name));
     }
     check_unique(record, request, Some(id))?;
-    let moved = Node {
-        name: request.name.clone(),
-        host: request.host.clone(),
-        port: request.port,
-        rest: request.rest.clone(),
-        zone: request.zone.clone(),
-        ..node.clone()
-    };
+    let moved = addressed(node, request);
     if moved == *node {
         return Ok(Joined { node: id, decision: None });
     }
@@ -117,12 +112,114 @@ fn known(
     Ok(Joined { node: id, decision: Some(Box::new(decision)) })
 }
 
-fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result<Joined, ApiError> {
+fn addressed(node: &Node, request: &JoinRequest) -> Node {
+    Node {
+        name: request.name.clone(),
+        host: request.host.clone(),
+        port: request.port,
+        rest: request.rest.clone(),
+        zone: request.zone.clone(),
+        ..node.clone()
+    }
+}
+
+/// A node that this monitor does not know. Only in quarantine it is taken in, under its own id: else
+/// nothing is known of the group that it comes from.
+fn stranger(
+    record: &Record,
+    request: &JoinRequest,
+    id: NodeId,
+    secret: &str,
+    now: Now,
+) -> Result<Joined, ApiError> {
+    if was_dropped(record, id, secret) {
+        let message = format!(
+            "node {id} is not part of formation {} any more: it was dropped; remove its state directory to join as a new node",
+            record.formation
+        );
+        return Err(refused("dropped", message, &request.name));
+    }
+    if !record.quarantined {
+        return Err(refused("unknown_node", never_known(record, id), &request.name));
+    }
     check_unique(record, request, None)?;
-    let id = record.next_node;
+    let node = unheard(record, request, secret, now);
+    let reason = format!(
+        "{} has come back as node {id} to a monitor that does not know it, from {}:{}",
+        request.name, request.host, request.port
+    );
+    Ok(entered(record, (id, node), Note::new("node", "joined", reason), now))
+}
+
+/// Whether a node is to stop for good. Of those that were dropped before secrets were kept, the number has
+/// to be one that this monitor gave.
+pub fn was_dropped(record: &Record, id: NodeId, secret: &str) -> bool {
+    match record.dropped.get(&id) {
+        Some(kept) => kept.is_empty() || kept == secret,
+        None => !record.quarantined && !record.nodes.contains_key(&id) && id < record.next_node,
+    }
+}
+
+/// How a node is told that it is none of this monitor's.
+pub fn never_known(record: &Record, id: NodeId) -> String {
+    format!(
+        "this monitor never knew node {id} of formation {}; if the monitor's directory was lost, start the monitor on an empty one with `pgtandem-monitor run --adopt`; to join as a new node, remove the keeper's state directory and its data",
+        record.formation
+    )
+}
+
+/// A member that was known by the word of the others only.
+fn claimed(
+    record: &Record,
+    request: &JoinRequest,
+    (id, node): (NodeId, &Node),
+    secret: &str,
+    now: Now,
+) -> Result<Joined, ApiError> {
+    let same_place = node.host == request.host && node.port == request.port;
+    if node.name != request.name && !same_place {
+        let message = format!(
+            "node {id} is {} at {}:{}, and this is {} at {}:{}",
+            node.name, node.host, node.port, request.name, request.host, request.port
+        );
+        return Err(refused("bad_secret", message, &request.name));
+    }
+    check_unique(record, request, Some(id))?;
+    let node = Node { secret: secret.to_owned(), ..addressed(node, request) };
+    let reason = format!("the keeper of {} has come", node.name);
+    Ok(entered(record, (id, node), Note::new("node", "joined", reason), now))
+}
+
+fn entered(record: &Record, (id, node): (NodeId, Node), note: Note, now: Now) -> Joined {
     let mut next = record.clone();
-    next.next_node = id.next();
-    let node = Node {
+    next.next_node = next.next_node.max(id.next());
+    next.nodes.insert(id, node);
+    let decision = record.decide(next, vec![note.about(id)], now);
+    Joined { node: id, decision: Some(Box::new(decision)) }
+}
+
+fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result<Joined, ApiError> {
+    if let Some(why) = record.quarantine() {
+        let message = format!(
+            "{why}, so no new node can join yet; `pgtandem explain` says which keepers have to be heard first"
+        );
+        return Err(ApiError {
+            code: 6,
+            reason: "quarantine".to_owned(),
+            message,
+            nodes: Vec::new(),
+        });
+    }
+    check_unique(record, request, None)?;
+    let node = unheard(record, request, secret, now);
+    let reason = format!("{} joined at {}:{}", request.name, request.host, request.port);
+    let note = Note::new("node", "joined", reason);
+    Ok(entered(record, (record.next_node, node), note, now))
+}
+
+/// A node of which nothing is known but what it says when it joins.
+fn unheard(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Node {
+    Node {
         name: request.name.clone(),
         host: request.host.clone(),
         port: request.port,
@@ -131,6 +228,7 @@ fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result
         candidate_priority: request.candidate_priority,
         replication_quorum: request.replication_quorum,
         secret: secret.to_owned(),
+        absent: false,
         admission: record.ticket,
         joined: Some(record.revision.next()),
         stateless_keeper: None,
@@ -139,9 +237,5 @@ fn new(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> Result
         orders: Orders::default(),
         reported_state: NodeState::Init,
         state_changed_at: Some(now.wall),
-    };
-    next.nodes.insert(id, node);
-    let reason = format!("{} joined at {}:{}", request.name, request.host, request.port);
-    let decision = record.decide(next, vec![Note::new("node", "joined", reason).about(id)], now);
-    Ok(Joined { node: id, decision: Some(Box::new(decision)) })
+    }
 }

@@ -70,9 +70,14 @@ pub struct Record {
     pub next_operation: u64,
     /// The id that the next event gets.
     pub next_event: u64,
-    /// A keeper knew a later ticket, epoch or generation than this record: it is an old copy, and
-    /// nothing is decided on it (rule 14).
-    pub regressed: bool,
+    /// This record is not to be trusted: it is an old copy, or the empty one of a monitor that has lost
+    /// its own. No order and no lease is given on it until [`super::adopt`] has made another from what
+    /// the keepers know (rule 14).
+    #[serde(rename = "regressed")]
+    pub quarantined: bool,
+    /// The nodes that were dropped, with their secrets: they are to stop for good, and nobody else is.
+    #[serde(default)]
+    pub dropped: BTreeMap<NodeId, String>,
     /// Nobody is promoted unless an operator asks for it.
     #[serde(default)]
     pub paused: Option<Pause>,
@@ -160,6 +165,7 @@ pub struct LossAccepted {
 }
 
 /// A data node.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
@@ -176,8 +182,12 @@ pub struct Node {
     pub candidate_priority: u8,
     /// Whether it may be in the sync set.
     pub replication_quorum: bool,
-    /// Its bearer token.
+    /// Its bearer token; empty while its keeper has not come (`absent`).
     pub secret: String,
+    /// Known by the word of others only, since the monitor lost its record: what its keeper has accepted
+    /// has not been heard yet.
+    #[serde(default)]
+    pub absent: bool,
     /// The ticket that its admission slot carries (rule 10).
     pub admission: Ticket,
     /// The revision at which it joined, until the primary has heard of it: before that it does not
@@ -383,9 +393,25 @@ impl Record {
             finished: Vec::new(),
             next_operation: 1,
             next_event: 1,
-            regressed: false,
+            quarantined: false,
+            dropped: BTreeMap::new(),
             paused: None,
         }
+    }
+
+    /// The record of a group whose record was lost: in quarantine until its keepers have been heard.
+    pub fn lost(formation: FormationId, group: GroupId, settings: Settings) -> Self {
+        Self { quarantined: true, ..Self::new(formation, group, settings) }
+    }
+
+    /// Why it is in quarantine.
+    pub fn quarantine(&self) -> Option<&'static str> {
+        let why = if self.epoch == Epoch(0) {
+            "this monitor has no record of the group"
+        } else {
+            "this monitor's database is an old copy: keepers know later decisions"
+        };
+        self.quarantined.then_some(why)
     }
 
     /// What must hold on both sides of the database.

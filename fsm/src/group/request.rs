@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 pub(super) mod configure;
 mod orders;
+mod quarantine;
 mod values;
 
 /// What became of a request that was not refused.
@@ -43,12 +44,8 @@ struct Request<'a> {
 /// Applies a request.
 pub fn apply(record: &Record, view: &View, action: &Action, now: Now) -> Result<Reply, ApiError> {
     let request = Request { record, view, now };
-    if record.regressed {
-        return Err(refused(
-            "record_is_old",
-            "this monitor's database is an old copy; it decides nothing until it is repaired",
-            &[],
-        ));
+    if let Some(why) = record.quarantine() {
+        return request.in_quarantine(action, why);
     }
     match action {
         Action::Switchover { to: None } => request.change_primary(OperationKind::Switchover, None),

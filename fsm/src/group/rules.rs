@@ -2,6 +2,7 @@
 //! events that it causes. Rows only look; what they come to is a whole new record.
 
 pub(crate) mod election;
+mod quarantine;
 mod serving;
 pub(crate) mod upkeep;
 
@@ -73,14 +74,31 @@ impl Context<'_> {
     }
 }
 
-/// All rules in order; the first that fires wins.
+/// The way out of quarantine.
+const ADOPTED: Rule = Rule {
+    name: "adopted",
+    phase: "any, in quarantine",
+    conditions: "what the keepers know is one story, and nobody else can have been elected",
+    next: "serving or electing, under a ticket above all that were heard",
+    fire: quarantine::adopted,
+};
+
+/// All rules in order; the first that fires wins. In quarantine there is but one.
 pub const RULES: &[Rule] = &[
+    ADOPTED,
     Rule {
         name: "record-is-old",
         phase: "any",
         conditions: "a keeper has accepted a ticket, generation or epoch above the record's",
-        next: "the same; nothing is decided any more until the record is repaired",
-        fire: upkeep::record_is_old,
+        next: "the same, in quarantine",
+        fire: quarantine::record_is_old,
+    },
+    Rule {
+        name: "latecomer",
+        phase: "any",
+        conditions: "a member that had not been heard since the monitor lost its record has said what it knows",
+        next: "the same; the ticket is above the member's",
+        fire: quarantine::latecomer,
     },
     Rule {
         name: "birth",
@@ -233,11 +251,13 @@ pub const RULES: &[Rule] = &[
 
 /// The next decision, if anything is to be decided. `tie_break` is chance, drawn by the caller.
 pub fn step(record: &Record, view: &View, now: Now, tie_break: u64) -> Option<Decision> {
-    if record.regressed {
-        return None;
-    }
     let timers = record.settings.timers();
     let mut context = Context { record, view, now, tie_break, timers, rule: "" };
+    if record.quarantined {
+        context.rule = ADOPTED.name;
+        let Change { next, notes } = (ADOPTED.fire)(&context)?;
+        return Some(record.decide(next, notes, now));
+    }
     let mut withheld = false;
     RULES.iter().find_map(|rule| {
         context.rule = rule.name;

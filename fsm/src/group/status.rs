@@ -1,5 +1,6 @@
 //! `pgtandem status`: the record and the view in one consistent snapshot, for people and programs.
 
+use super::adopt::adopt;
 use super::detector::{Verdict, verdict};
 use super::explain::blockers;
 use super::goals::goal_of;
@@ -36,7 +37,7 @@ pub fn status(record: &Record, view: &View, now: Now) -> Status {
             .iter()
             .map(|(id, node)| node_status(record, view, now, *id, node))
             .collect(),
-        warnings: warnings(record),
+        warnings: warnings(record, view, now),
         taken_at: Some(now.wall),
     }
 }
@@ -236,7 +237,7 @@ fn node_warnings(report: &Report, verdict: &Verdict) -> Vec<String> {
     warnings
 }
 
-fn warnings(record: &Record) -> Vec<String> {
+fn warnings(record: &Record, view: &View, now: Now) -> Vec<String> {
     let mut warnings = Vec::new();
     let candidates = record.nodes.values().filter(|node| node.candidate_priority > 0).count();
     if record.nodes.len() > 1 && candidates < 2 {
@@ -254,10 +255,12 @@ fn warnings(record: &Record) -> Vec<String> {
             pause.since.format("%Y-%m-%d %H:%M:%SZ")
         ));
     }
-    if record.regressed {
-        warnings.push(
-            "this monitor's database is an old copy: keepers know later decisions; nothing is decided until it is repaired".to_owned(),
-        );
+    if let Some(why) = record.quarantine() {
+        warnings.push(format!(
+            "quarantine: {why}; it gives no orders until the keepers have been heard"
+        ));
+        let missing = adopt(record, view, now).err().unwrap_or_default();
+        warnings.extend(missing.into_iter().map(|missing| missing.text));
     }
     warnings
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
 use shared::lsn::Position;
 use shared::pgsettings::Catalogue;
-use shared::report::{Lease, Replica, Report};
+use shared::report::{Lease, Offer, Replica, Report};
 use std::collections::BTreeMap;
 
 /// What is seen of all nodes at one instant.
@@ -39,6 +39,9 @@ pub struct View {
 pub struct Evidence {
     /// Its newest report.
     pub report: Option<Report>,
+    /// What came with it, in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Box<Offer>>,
     /// When that came.
     pub reported_at: Millis,
     /// Its connection was closed without a new report since.
@@ -108,6 +111,12 @@ impl View {
         self.nodes.get(&id)?.report.as_ref()
     }
 
+    /// What a node has offered, with the report that it came with.
+    pub fn offer(&self, id: NodeId) -> Option<(&Report, &Offer)> {
+        let evidence = self.nodes.get(&id)?;
+        Some((evidence.report.as_ref()?, evidence.offer.as_deref()?))
+    }
+
     /// Takes in a report; `false` if it is older than what is known.
     pub fn take_report(&mut self, id: NodeId, mut report: Report, now: Millis) -> bool {
         let evidence = self.nodes.entry(id).or_default();
@@ -120,6 +129,7 @@ impl View {
         }
         evidence.reported_at = now;
         evidence.closed = false;
+        evidence.offer = report.offer.take();
         let catalogue = report.catalogue.take();
         evidence.report = Some(report);
         if let Some(catalogue) = catalogue {

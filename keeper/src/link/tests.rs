@@ -1,6 +1,7 @@
 //! Against a monitor that is a real HTTP server with a prepared answer.
 
 use super::{Heard, Link};
+use crate::attachment::Attachment;
 use crate::guard::Right;
 use crate::vitals::Health;
 use anyhow::{Context as _, Result, ensure};
@@ -25,11 +26,8 @@ fn formation() -> Result<FormationId> {
     "default".parse().context("a name")
 }
 
-/// What a monitor answers to the only node of a new formation.
-fn answer() -> Result<Answer> {
-    let record = Record::new(formation()?, GroupId(0), Settings::default());
-    let now = Now { mono: Millis(0), wall: chrono::Utc::now() };
-    let request = JoinRequest {
+fn join_request() -> Result<JoinRequest> {
+    Ok(JoinRequest {
         protocol: shared::PROTOCOL,
         formation: formation()?,
         name: "node1".parse().context("a name")?,
@@ -43,8 +41,15 @@ fn answer() -> Result<Answer> {
         data: Data::Empty,
         standby: false,
         identity: None,
-    };
-    let joined = join::join(&record, &request, "secret", now).ok().context("a node")?;
+        passwords: None,
+    })
+}
+
+/// What a monitor answers to the only node of a new formation.
+fn answer() -> Result<Answer> {
+    let record = Record::new(formation()?, GroupId(0), Settings::default());
+    let now = Now { mono: Millis(0), wall: chrono::Utc::now() };
+    let joined = join::join(&record, &join_request()?, "secret", now).ok().context("a node")?;
     let record = joined.decision.context("a decision")?.record;
     let assignment =
         goals::assignment(&record, &View::default(), joined.node).context("an assignment")?;
@@ -88,6 +93,7 @@ async fn an_overdue_call_is_not_waited_for() -> Result<()> {
     let (outgoing, incoming) = watch::channel(Some(report()));
     let (health, seen) = watch::channel(Health::default());
     let (heard, mut told) = watch::channel(Heard::default());
+    let (attachment, attached) = watch::channel(Attachment::default());
     let link = Link {
         client: Client::new(monitors, Options::default())?,
         identity: Identity {
@@ -95,6 +101,8 @@ async fn an_overdue_call_is_not_waited_for() -> Result<()> {
             node_id: NodeId(1),
             secret: "secret".to_owned(),
         },
+        join: join_request()?,
+        attachment: attached,
         keeper: "keeper".to_owned(),
         outgoing: incoming,
         health: seen,
@@ -109,7 +117,7 @@ async fn an_overdue_call_is_not_waited_for() -> Result<()> {
     let monitor = tokio::spawn(async move { axum::serve(listener, routes).await });
     tokio::time::timeout(HANG, told.wait_for(|heard| heard.answer.is_some())).await??;
     ensure!(!has_ended(&swallowed)?, "the first call was given up before the second was made");
-    drop((outgoing, health));
+    drop((outgoing, health, attachment));
     calling.abort();
     monitor.abort();
     Ok(())

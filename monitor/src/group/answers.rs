@@ -7,8 +7,8 @@
 use super::command::{Incoming, ReportRefused, ReportReply};
 use crate::secret;
 use fsm::Millis;
-use fsm::group::goals;
 use fsm::group::{Record, View};
+use fsm::group::{goals, join};
 use shared::goal::Assignment;
 use shared::ids::{NodeId, Revision};
 use shared::lsn::Lsn;
@@ -113,7 +113,11 @@ impl Answers {
         let due: Vec<_> = self
             .held
             .iter()
-            .filter(|(id, held)| held.deadline <= now || self.is_news(**id, &held.report))
+            .filter(|(id, held)| {
+                held.deadline <= now
+                    || self.is_news(**id, &held.report)
+                    || gets_no_orders(record, **id)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in due {
@@ -154,6 +158,9 @@ impl Answers {
         (id, report): (NodeId, &Report),
         now: Millis,
     ) -> ReportReply {
+        if gets_no_orders(record, id) {
+            return Err(ReportRefused::Quarantine);
+        }
         let told = self.told.get(&id).ok_or(ReportRefused::Dropped)?;
         let lease = goals::lease(record, id);
         view.note_lease(lease, now);
@@ -170,6 +177,11 @@ impl Answers {
     }
 }
 
+/// Whether what this node has accepted has to be heard before anything is said to it.
+fn gets_no_orders(record: &Record, id: NodeId) -> bool {
+    record.quarantined || record.nodes.get(&id).is_some_and(|node| node.absent)
+}
+
 /// Why a report may not come in.
 fn refusal(
     record: &Record,
@@ -178,7 +190,11 @@ fn refusal(
     (given, report): (&str, &Report),
     now: Millis,
 ) -> Option<ReportRefused> {
-    let Some(known) = record.nodes.get(&node) else { return Some(ReportRefused::Dropped) };
+    let known = match record.nodes.get(&node) {
+        Some(known) if !known.secret.is_empty() => known,
+        None if join::was_dropped(record, node, given) => return Some(ReportRefused::Dropped),
+        Some(_) | None => return Some(ReportRefused::Unknown),
+    };
     if !secret::equal(given, &known.secret) {
         return Some(ReportRefused::Secret);
     }

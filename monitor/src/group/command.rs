@@ -86,6 +86,14 @@ pub enum ReportRefused {
     /// There is no such node any more.
     #[error("this node is no longer part of the formation")]
     Dropped,
+    /// There never was, as far as this monitor knows; it may join again.
+    #[error("this monitor does not know this node")]
+    Unknown,
+    /// The report was taken in, and no order is given on a record that is not to be trusted (rule 14).
+    #[error(
+        "the monitor is in quarantine: it gives no orders until it has heard what the keepers know"
+    )]
+    Quarantine,
     /// Another keeper process reports for this node.
     #[error("another keeper process reports for this node")]
     Duplicate,

@@ -15,6 +15,7 @@ use fsm::{Millis, Now};
 use futures::future::BoxFuture;
 use shared::api::{Action, ApiError, JoinRequest, OperationResult};
 use shared::ids::Revision;
+use shared::report::Lease;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -213,7 +214,8 @@ impl Task {
         match joined.decision {
             None => asker.tell(),
             Some(decision) => {
-                self.note(|| Cause::Join(Box::new(request.clone())), &decision, now);
+                let said = || JoinRequest { passwords: None, ..request.clone() };
+                self.note(|| Cause::Join(Box::new(said())), &decision, now);
                 self.commit(Proposal { decision, asker: Some(asker), receipt: None });
             }
         }
@@ -327,6 +329,11 @@ impl Task {
         let Decision { record, events } = decision;
         if record.phase != self.record.phase || record.epoch != self.record.epoch {
             self.view.phase_since = now.mono;
+        }
+        if self.record.quarantined && !record.quarantined {
+            // The lost monitor may have granted one until its end.
+            let ms = record.settings.timers().lease_ms;
+            self.view.note_lease(Some(Lease::For { ms }), now.mono);
         }
         self.view.nodes.retain(|id, _| record.nodes.contains_key(id));
         for event in &events {

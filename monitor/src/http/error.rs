@@ -43,7 +43,8 @@ impl From<ApiError> for Failure {
             (1 | 2, _) => StatusCode::BAD_REQUEST,
             (_, "bad_token" | "bad_secret") => StatusCode::UNAUTHORIZED,
             (3, "dropped") => StatusCode::GONE,
-            (3, _) => StatusCode::CONFLICT,
+            // In quarantine, too, another way to this monitor would say the same.
+            (3, _) | (6, "quarantine") => StatusCode::CONFLICT,
             (5, _) => StatusCode::GATEWAY_TIMEOUT,
             (6, "busy" | "changed_meanwhile" | "no_catalogue") => StatusCode::TOO_MANY_REQUESTS,
             (4 | 6, _) => StatusCode::SERVICE_UNAVAILABLE,
@@ -64,6 +65,8 @@ impl From<ReportRefused> for Failure {
         match refused {
             ReportRefused::Secret => Self::unauthorized("bad_secret", &refused.to_string()),
             ReportRefused::Dropped => api_error(3, "dropped", refused.to_string()).into(),
+            ReportRefused::Unknown => api_error(3, "unknown_node", refused.to_string()).into(),
+            ReportRefused::Quarantine => api_error(6, "quarantine", refused.to_string()).into(),
             ReportRefused::Duplicate => api_error(3, "duplicate", refused.to_string()).into(),
         }
     }

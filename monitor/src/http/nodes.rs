@@ -30,7 +30,10 @@ pub(super) async fn join(
     Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinAnswer>> {
     check_protocol(service.protocol(), request.protocol)?;
-    let group = service.group(&request.formation)?;
+    let group = match &request.identity {
+        Some(_) => service.group_or_lost(&request).await?,
+        None => service.group(&request.formation)?,
+    };
     let identity = request.identity.clone();
     let known = group.inspect(move |record, _, _| {
         let identity = identity.as_ref();

@@ -43,6 +43,22 @@ pub async fn prepare(config: &Config) -> Result<Prepared, RunError> {
     Ok(if created? { Prepared::New } else { Prepared::Already })
 }
 
+/// A record that may be decided on is not replaced by what keepers bring; one in quarantine goes on.
+pub(super) async fn check_lost(store: &Store, config: &Config) -> Result<(), RunError> {
+    let known = store.load().await?;
+    if known.iter().all(|stored| stored.record.quarantined) {
+        return Ok(());
+    }
+    let formations: Vec<_> = known.iter().map(|s| s.record.formation.to_string()).collect();
+    Err(RunError::DataDir {
+        dir: config.data_dir.clone(),
+        why: format!(
+            "--adopt is for a monitor that has lost everything, and this one knows formation {}: start it without --adopt; an old copy is noticed by itself",
+            formations.join(", ")
+        ),
+    })
+}
+
 /// Creates the data directory and takes it.
 pub(super) fn data_dir(config: &Config) -> Result<Lock, RunError> {
     let dir = &config.data_dir;

@@ -85,7 +85,7 @@ impl Monitor {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = http::router(Arc::clone(&service));
         drop(tokio::spawn(async move { axum::serve(listener, router).await }));
-        service.open(store, Settings::default()).await.unwrap();
+        service.open(store, Some(Settings::default())).await.unwrap();
         let client = client();
         let monitor = Self { service, url, client, stop };
         monitor.until("the start is decided", |status| status["ticket"] != 0).await;
@@ -164,6 +164,7 @@ pub(super) fn join_request(name: &str, token: Option<&str>) -> Value {
         data: Data::Empty,
         standby: false,
         identity: None,
+        passwords: None,
     })
 }
 

@@ -13,6 +13,7 @@ use fsm::group::view::Probe;
 use fsm::node::plan::Next;
 use fsm::node::{Process, Step};
 use shared::api;
+use shared::goal::Assignment;
 use shared::ids::{NodeId, NodeName, Revision};
 use shared::report::{Answer, Report};
 use std::collections::BTreeMap;
@@ -380,7 +381,11 @@ impl State {
         let answer = Answer {
             nonce: 0,
             revision,
-            assignment: goals::assignment(&monitor.record, &monitor.view, node)?,
+            // No search loses a record: what is kept for that would only tell states apart.
+            assignment: Assignment {
+                keepsake: None,
+                ..goals::assignment(&monitor.record, &monitor.view, node)?
+            },
             lease: goals::lease(&monitor.record, node),
             flushed: Vec::new(),
             sync_members: Vec::new(),

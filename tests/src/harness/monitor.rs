@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use shared::api::{Explanation, Ready, Status};
 use shared::event::Event;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,7 @@ pub struct Monitor {
     log: PathBuf,
     trace: Option<PathBuf>,
     clock: Option<Clock>,
-    port: Port,
+    port: Mutex<Port>,
     http: reqwest::Client,
     build: Mutex<Build>,
     process: Mutex<Option<Daemon>>,
@@ -42,7 +43,7 @@ impl Monitor {
             log: sandbox.log("monitor"),
             trace: sandbox.trace("monitor"),
             clock: sandbox.clock(&sandbox.dir("monitor")?)?,
-            port: Port::take()?,
+            port: Mutex::new(Port::take()?),
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
             build: Mutex::default(),
             process: Mutex::new(None),
@@ -51,7 +52,33 @@ impl Monitor {
 
     /// Where it answers.
     pub fn url(&self) -> String {
-        format!("http://{}", self.place.address(self.port.number()))
+        format!("http://{}", self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
+        let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place.address(port.number())
+    }
+
+    /// From its next start on it answers elsewhere.
+    pub fn moves(&self) -> Result<()> {
+        *self.port.lock().unwrap_or_else(PoisonError::into_inner) = Port::take()?;
+        Ok(())
+    }
+
+    /// Its host is gone, with everything that it knew.
+    pub fn lose(&self) -> Result<()> {
+        if self.is_up() {
+            self.kill_all()?;
+        }
+        std::fs::remove_dir_all(self.data_dir()).context("the monitor's directory")
+    }
+
+    /// Starts it with an empty directory, to take over what the keepers know.
+    pub fn start_adopting(&self) -> Result<()> {
+        let mut command = self.command()?;
+        command.arg("--adopt");
+        self.start_as(command)
     }
 
     /// Its wall clock.
@@ -66,11 +93,15 @@ impl Monitor {
 
     /// Starts it.
     pub fn start(&self) -> Result<()> {
+        self.start_as(self.command()?)
+    }
+
+    fn start_as(&self, command: Command) -> Result<()> {
         let mut process = self.process();
         if process.is_some() {
             bail!("the monitor is running already");
         }
-        *process = Some(self.place.start("the monitor", self.command()?, &self.log)?);
+        *process = Some(self.place.start("the monitor", command, &self.log)?);
         Ok(())
     }
 
@@ -89,7 +120,7 @@ impl Monitor {
         let build = *self.build.lock().unwrap_or_else(PoisonError::into_inner);
         let mut command = build.command("pgtandem-monitor")?;
         command.arg("run").arg("--data-dir").arg(data_dir);
-        command.arg("--listen").arg(self.place.address(self.port.number()).to_string());
+        command.arg("--listen").arg(self.address().to_string());
         if let Some(trace) = &self.trace {
             command.env(TRACE, trace);
         }

@@ -180,6 +180,15 @@ impl Node {
         Ok(command)
     }
 
+    /// A command of its keeper's program about this node, such as `attach`.
+    pub fn keeper_tool(&self, name: &str) -> Result<Command> {
+        let mut command = command(&binaries::ours("pgtandem-keeper")?);
+        let rest = self.options.place.address(self.rest_port()).to_string();
+        command.args([name, "--rest-listen", &rest, "--json"]);
+        command.arg("--pgdata").arg(self.pgdata()).arg("--state-dir").arg(self.state_dir());
+        Ok(command)
+    }
+
     /// From its next start on its keeper is of this build.
     pub fn install(&self, build: Build) {
         *self.build.lock().unwrap_or_else(PoisonError::into_inner) = build;

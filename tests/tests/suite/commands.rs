@@ -89,6 +89,8 @@ const ROWS: &[Row] = &[
     row("pgtandem-keeper completions", Writes, "zsh", ("sh", 1)),
     row("pgtandem-keeper man", Writes, "", ("--dir /dev/null/man", 2)),
     row("pgtandem-keeper create", Changes, "{node4}", ("{node4} --rest-listen nowhere", 1)),
+    row("pgtandem-keeper detach", Changes, "{node4} --force", ("{node5}", 3)),
+    row("pgtandem-keeper attach", Changes, "{node4}", ("{node4} --monitor nowhere:port", 1)),
     row("pgtandem-keeper drop", Changes, "{node4}", ("{node5}", 3)),
     row("pgtandem-keeper run", Elsewhere("stops"), "", ("{node4}", 3)),
     row("pgtandem token create", Changes, "", ("--formation nowhere", 1)),

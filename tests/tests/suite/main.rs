@@ -20,6 +20,7 @@ mod frozen;
 mod hosts;
 mod judgement;
 mod kills;
+mod lost_monitor;
 mod maintenance;
 mod monitor;
 mod orders;

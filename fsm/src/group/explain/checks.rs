@@ -2,6 +2,7 @@
 //! first that does not hold is the one to be told.
 
 use crate::Now;
+use crate::group::adopt::contradicts;
 use crate::group::detector::{Verdict, verdict};
 use crate::group::election::could_replace_primary;
 use crate::group::ranking::lacks_room;
@@ -82,8 +83,8 @@ pub(super) fn of_node(record: &Record, view: &View, id: NodeId, now: Now) -> Opt
 }
 
 fn old_record(seen: &Seen<'_>) -> Option<String> {
-    let text = "the monitor's database is an old copy: keepers know later decisions";
-    seen.record.regressed.then(|| text.to_owned())
+    let why = seen.record.quarantine()?;
+    Some(format!("quarantine: {why}"))
 }
 
 fn no_primary(seen: &Seen<'_>) -> Option<String> {
@@ -144,6 +145,14 @@ fn irreplaceable(seen: &Seen<'_>) -> Option<String> {
 
 fn unheard(seen: &Seen<'_>, id: NodeId) -> Option<String> {
     let name = seen.record.name_of(id);
+    let absent = seen.record.nodes.get(&id).is_some_and(|node| node.absent);
+    if let Some((_, offer)) = seen.view.offer(id).filter(|_| absent)
+        && let Some(epoch) = contradicts(seen.record, &offer.assignment)
+    {
+        return Some(format!(
+            "{name} knows another epoch {epoch} than this group and gets no orders: drop it with --force, remove its data and state directories, and it joins anew"
+        ));
+    }
     match verdict(seen.view, id, &seen.record.settings.timers(), seen.now.mono) {
         Verdict::Good => None,
         Verdict::Unknown => Some(format!("{name} has not been heard since the monitor started")),

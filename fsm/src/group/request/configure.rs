@@ -38,7 +38,8 @@ impl Request<'_> {
         let reason = notes.iter().map(|note| note.reason.as_str()).collect::<Vec<_>>().join("; ");
         let mut next = self.record.clone();
         next.postgres = changed(&self.record.postgres, place.map(|(id, _)| id), after);
-        next.postgres.revision = self.record.revision.next();
+        // Both count on where the monitor lost its record, from where each was.
+        next.postgres.revision = self.record.revision.max(self.record.postgres.revision).next();
         let decision = self.record.decide(next, notes, self.now);
         Ok(Reply::Decided(Box::new(decision), self.result(0, Outcome::Done, reason)))
     }

@@ -1,4 +1,4 @@
-//! What happens beside the primary: old records, readmissions, operations and reported states.
+//! What happens beside the primary: readmissions, operations and reported states.
 
 use super::{Change, Context, in_phase_for};
 use crate::group::detector::{Verdict, verdict};
@@ -12,26 +12,6 @@ use shared::api::Outcome;
 use shared::ids::NodeId;
 use shared::report::Data;
 use shared::state::NodeState;
-
-/// Rule 14.
-pub(super) fn record_is_old(context: &Context<'_>) -> Option<Change> {
-    let record = context.record;
-    let (id, accepted) = record.nodes.keys().find_map(|id| {
-        let accepted = context.view.report(*id)?.accepted?;
-        let ahead = accepted.order.ticket > record.ticket
-            || accepted.epoch > record.epoch
-            || accepted.order.generation >= record.next_generation;
-        ahead.then_some((*id, accepted))
-    })?;
-    let next = Record { regressed: true, ..record.clone() };
-    let reason = format!(
-        "{} has accepted ticket {} and epoch {}, which this monitor never gave: its database is an old copy, and it decides nothing until it is repaired",
-        record.name_of(id),
-        accepted.order.ticket,
-        accepted.epoch
-    );
-    Some(Change { next, notes: vec![context.note("monitor", reason).about(id)] })
-}
 
 /// Rules 2 and 11: a keeper without state, or a node whose data is being made anew, needs a fresh
 /// ticket and an admission of its own.
@@ -179,7 +159,9 @@ pub(super) fn dropped(context: &Context<'_>) -> Option<Change> {
 /// the node, since it may have acknowledged under them.
 pub(crate) fn without(record: &Record, id: NodeId) -> Record {
     let mut next = record.clone();
-    next.nodes.remove(&id);
+    if let Some(node) = next.nodes.remove(&id) {
+        next.dropped.insert(id, node.secret);
+    }
     forget(&mut next, id);
     if next.nodes.is_empty() {
         // Nothing is left to protect; the next node begins a new cluster in a later epoch.
