@@ -54,6 +54,7 @@ fn report() -> Report {
         settings: SettingsReport::default(),
         catalogue: None,
         done: shared::goal::Orders::default(),
+        stray: None,
     }
 }
 

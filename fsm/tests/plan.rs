@@ -41,9 +41,8 @@ pub const WAITS: &[&str] = &[
 
 fn lineage() -> Lineage {
     let entry = |epoch, timeline, start: Option<(Option<u64>, u64)>| LineageEntry {
-        epoch: Epoch(epoch),
-        timeline: TimelineId(timeline),
         start: start.map(|(parent, lsn)| Start { parent: parent.map(Epoch), lsn: Lsn(lsn) }),
+        ..LineageEntry::reserved(Epoch(epoch), TimelineId(timeline))
     };
     Lineage(vec![
         entry(1, 1, Some((None, 0))),

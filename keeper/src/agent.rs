@@ -7,12 +7,13 @@ use crate::guard::{Duty, Right};
 use crate::link::{Heard, flushed, is_news};
 use crate::local::{Circumstances, Look};
 use crate::node::Node;
-use crate::steps::StepError;
+use crate::steps::{LONGEST_STEP, StepError};
 use crate::trace::Trace;
 use crate::watchdog::Watchdog;
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
+use fsm::node::standby::stray;
 use fsm::node::view::{OutOfOrder, Persisted, is_failed};
 use fsm::node::{Plan, Step, Sync, plan};
 use postgres::postmaster::Signal;
@@ -32,8 +33,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOK_AT_COPY: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
 pub(crate) const STOP_PATIENCE_MS: u64 = 30_000;
-/// What goes on for longer than any step may (initdb may take five minutes) hangs.
-const LONGEST_STEP: Duration = Duration::from_mins(6);
 
 /// How the keeper was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -201,10 +200,7 @@ impl Agent {
         }
         if self.heard.borrow().dropped {
             drop(self.node.carry_out(&Step::StopFast).await);
-            if let Err(error) = self.node.persist(|state| state.dropped = true) {
-                tracing::error!("{error}");
-            }
-            return Some(Ended::Dropped);
+            return Some(self.node.leave_for_good());
         }
         None
     }
@@ -332,6 +328,7 @@ impl Agent {
             leaving: self.leaving_since.is_some(),
             room: self.room.borrow().iter().map(room).collect(),
             done: self.node.state.done,
+            stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -457,7 +454,7 @@ impl Agent {
     async fn act_on(&mut self, step: &Step) -> Duration {
         self.begin(step.name());
         let since = self.since.1;
-        self.node.show_step(step.name(), None, since);
+        self.node.show_work(step, since);
         let left = self.node.backoff.left(step, clock::now());
         if left > 0 {
             self.show_wait(step);

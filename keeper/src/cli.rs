@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::managed::Hba;
-use crate::{run, service, status};
+use crate::{leave, run, service, status};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ctl::client::parse_monitor_urls;
 use program::manual::{self, Completions, Manual};
@@ -77,7 +77,7 @@ enum LogFormat {
 /// Leave the formation.
 #[derive(Debug, Args)]
 struct DropOptions {
-    /// Remove the data directory as well.
+    /// Remove the data directory, its WAL and the keeper's state as well.
     #[arg(long)]
     destroy: bool,
     #[command(flatten)]
@@ -258,7 +258,7 @@ impl Cli {
             Some(Command::Status(options)) => status::show(&options.local()?, self.json),
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
-                status::leave(&local, drop.destroy, self.json)
+                leave::leave(&local, drop.destroy, self.json)
             }
             Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
             Some(Command::Systemd(unit)) => {

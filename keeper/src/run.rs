@@ -3,11 +3,13 @@
 use crate::agent::{Agent, Ended, Ending};
 use crate::cli::failure;
 use crate::config::Config;
+use crate::destroy;
 use crate::guard::{self, Right};
 use crate::link::{Heard, Link};
-use crate::node::Node;
+use crate::node::{Node, disk};
 use crate::rest::{self, Rest};
 use crate::state::{State, Store};
+use crate::steps::LONGEST_STOP;
 use crate::trace::Trace;
 use crate::vitals::{Health, Watch};
 use crate::watchdog::Watchdog;
@@ -15,6 +17,7 @@ use ctl::client::{Client, ClientError, MonitorUrl, Options};
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
+use postgres::postmaster::{Postmaster, Signal};
 use postgres::programs::Programs;
 use program::notify::Line;
 use shared::api::{ApiError, JoinAnswer, JoinRequest};
@@ -33,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it asks.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
+/// The word for a node that is no longer part of its formation.
+const DROPPED: &str = "dropped";
 /// The code of an error that passes.
 const BUSY: u8 = 6;
 
@@ -70,12 +75,15 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
         .map_err(|error| failure(2, "state_directory", error.to_string()))?;
     let mut state =
         store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    if state.dropped && destroy::is_ordered(&state) {
+        return destroy_the_rest(&config, &instance, &state).await;
+    }
     if state.dropped {
         let message = format!(
             "this node was dropped from its formation; remove {} to join as a new node",
             config.state_dir.display()
         );
-        return Err(failure(3, "dropped", message));
+        return Err(failure(3, DROPPED, message));
     }
     // First of all: a keeper that was killed has left the device to tick.
     let watchdog = watchdog(&config, &instance, &state);
@@ -92,13 +100,37 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     let client = Client::new(monitors(&config, &state), options).map_err(|e| e.to_api_error())?;
     let rest_address = listener.local_addr().unwrap_or(config.rest_listen);
     let request = join_request(&config, &instance, &state, rest_address).await?;
-    join(&client, &store, &mut state, &request).await?;
+    match join(&client, &store, &mut state, &request).await {
+        Err(error) if error.reason == DROPPED && destroy::is_ordered(&state) => {
+            return destroy_the_rest(&config, &instance, &state).await;
+        }
+        joined => joined?,
+    }
     let Some(identity) = state.identity.clone() else {
         return Err(failure(8, "internal", "the monitor gave no identity"));
     };
     let mut node = Node::new(identity.node_id, config.clone(), instance, store, state);
     node.watchdog = watchdog;
     Ok(Box::pin(supervise(node, client, identity, listener, until)).await)
+}
+
+/// The keeper ended between leaving and having destroyed all that it was told to.
+async fn destroy_the_rest(
+    config: &Config,
+    instance: &Instance,
+    state: &State,
+) -> Result<ExitCode, ApiError> {
+    let refused = |why: String| failure(3, "not_destroyed", why);
+    let running = Postmaster::adopt(instance).await.map_err(|error| refused(error.to_string()))?;
+    if let Some(running) = running {
+        let stages = [(Signal::FastStop, LONGEST_STOP), (Signal::ImmediateStop, LONGEST_STOP)];
+        running.stop(&stages).await.map_err(|error| failure(7, "postgres", error.to_string()))?;
+    }
+    let (data_dir, state_dir) = (&instance.data_dir, &config.state_dir);
+    disk(|| destroy::everything(data_dir, state_dir, state))
+        .map_err(|error| refused(error.to_string()))?;
+    tracing::info!("this node was dropped; its data has been destroyed, as ordered");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {
@@ -156,7 +188,7 @@ async fn check_free(config: &Config, instance: &Instance, state: &State) -> Resu
     if state.identity.is_none() {
         usable(config, instance)?;
     }
-    let running = postgres::postmaster::Postmaster::adopt(instance).await;
+    let running = Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.
         for address in config.listen_addresses.split(',').map(str::trim) {
@@ -261,7 +293,7 @@ async fn join(
                 request.formation,
                 store.dir().display()
             );
-            Err(failure(3, "dropped", message))
+            Err(failure(3, DROPPED, message))
         }
         Err(error) => Err(error.to_api_error()),
     }

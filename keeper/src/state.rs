@@ -118,6 +118,12 @@ impl Store {
     }
 }
 
+/// Whether a keeper runs on this state directory. Changes nothing, also where the directory is gone.
+pub fn is_locked(dir: &Path) -> bool {
+    let shared = rustix::fs::FlockOperation::NonBlockingLockShared;
+    File::open(dir.join("keeper.lock")).is_ok_and(|lock| rustix::fs::flock(&lock, shared).is_err())
+}
+
 /// Reads the state of a directory without locking it.
 pub fn load(dir: &Path) -> Result<State, StateError> {
     let path = dir.join(FILE);

@@ -10,6 +10,9 @@ mod sync;
 
 pub(crate) use process::LONGEST_STOP;
 
+/// What goes on for longer than any step may (initdb may take five minutes) hangs.
+pub(crate) const LONGEST_STEP: Duration = Duration::from_mins(6);
+
 use crate::node::Node;
 use crate::state::StateError;
 use fsm::node::Step;
@@ -22,6 +25,7 @@ use postgres::session::SessionError;
 use postgres::timelines::TimelinesError;
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a step did not succeed. It is planned again from what is there then.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,28 @@ impl StepError {
             cause = deeper.source();
         }
         text
+    }
+}
+
+/// How long one attempt at a step may take; `None`: as long as it takes.
+pub(crate) fn limit(step: &Step) -> Option<Duration> {
+    match step {
+        Step::Initialise => Some(postgres::instance::INITDB_LIMIT),
+        Step::StopFast => Some(LONGEST_STOP),
+        // With the checkpoint before it.
+        Step::Restart => Some(LONGEST_STOP.saturating_add(process::FAST_PATIENCE)),
+        Step::StopImmediate => Some(process::LONGEST_IMMEDIATE_STOP),
+        Step::Promote { .. } => Some(promote::PROMOTE_LIMIT),
+        Step::Checkpoint => Some(promote::CHECKPOINT_LIMIT),
+        Step::Clone { .. } | Step::Rewind { .. } | Step::Barrier(_) => None,
+        Step::Adopt
+        | Step::Configure(_)
+        | Step::StartStandby
+        | Step::StartPrimary
+        | Step::Admit { .. }
+        | Step::ConfirmPromotion
+        | Step::Block
+        | Step::Set(_) => Some(LONGEST_STEP),
     }
 }
 

@@ -3,7 +3,7 @@
 //! PostgreSQL numbers timelines; we number epochs. The lineage ties each epoch to the timeline number
 //! that was reserved for it, and, once its primary has reported, to where it really begins.
 
-use crate::ids::{Epoch, TimelineId};
+use crate::ids::{Epoch, NodeId, TimelineId};
 use crate::lsn::{Lsn, Position};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,18 @@ pub struct LineageEntry {
     /// The epoch it continues and where it begins, as its primary reported after the promotion;
     /// `None` before that, and for ever if it never was promoted.
     pub start: Option<Start>,
+    /// The timeline was begun by hand on this node, and an operator has accepted it. Only what this node
+    /// has on it is of the epoch: another one may have got the same number in the same way, and no file
+    /// tells the two apart. Assignments to this node say `None`, since its own log needs no proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<NodeId>,
+}
+
+impl LineageEntry {
+    /// An epoch that has been decided, on the timeline reserved for it.
+    pub fn reserved(epoch: Epoch, timeline: TimelineId) -> Self {
+        Self { epoch, timeline, start: None, accepted: None }
+    }
 }
 
 /// Where an epoch continues another.
@@ -116,7 +128,7 @@ impl Lineage {
     /// The position of a log that ends at `lsn` on this history; `None` where the last record is on
     /// a timeline that no epoch owns.
     pub fn position(&self, history: &History, lsn: Lsn) -> Option<Position> {
-        if self.has_strayed(history, lsn) {
+        if self.has_strayed(history, lsn) || self.is_doubtful(history, lsn) {
             return None;
         }
         let epoch = self.epoch_of(history.timeline_at(lsn))?;
@@ -144,6 +156,46 @@ impl Lineage {
             .iter()
             .filter(|segment| segment.end < lsn && Some(segment.timeline) > first)
             .any(|segment| self.epoch_of(segment.timeline).is_none())
+    }
+
+    /// Whether the log up to `lsn` may be of another timeline than the one that was accepted under the
+    /// same number: it ends there, or goes on from there on one that no epoch owns. A timeline of a later
+    /// epoch behind it is proof enough: its number was given once (rule 8).
+    pub fn is_doubtful(&self, history: &History, lsn: Lsn) -> bool {
+        let is_accepted = |timeline| {
+            self.0.iter().any(|entry| entry.timeline == timeline && entry.accepted.is_some())
+        };
+        let last = history.timeline_at(lsn);
+        let passed = history.ancestors.iter().filter(|segment| segment.end < lsn);
+        is_accepted(last)
+            || self.epoch_of(last).is_none() && passed.into_iter().any(|s| is_accepted(s.timeline))
+    }
+
+    /// The timelines of a log that no epoch owns, oldest first, each with the one before it and where it
+    /// begins; `None` if they do not continue the group's history. Whether the numbers of those before
+    /// are really the group's timelines shows in where they begin.
+    pub fn strays(&self, history: &History) -> Option<Vec<(Segment, TimelineId)>> {
+        let timelines = history.ancestors.iter().skip(1).map(|segment| segment.timeline);
+        let mut strays = Vec::new();
+        for (before, timeline) in history.ancestors.iter().zip(timelines.chain([history.timeline]))
+        {
+            match self.0.iter().find(|entry| entry.timeline == timeline) {
+                None if Some(timeline) > self.0.first().map(|entry| entry.timeline) => {
+                    strays.push((*before, timeline));
+                }
+                None => {}
+                // Ours behind one that is not, or one that begins elsewhere: a number that was taken twice.
+                Some(entry) => {
+                    let elsewhere =
+                        entry.start.is_some_and(|s| s.parent.is_some() && s.lsn != before.end);
+                    if !strays.is_empty() || elsewhere {
+                        return None;
+                    }
+                }
+            }
+        }
+        let (first, _) = strays.first()?;
+        self.epoch_of(first.timeline).map(|_| strays)
     }
 
     /// Writes down where epochs began that a primary has in its history and whose start nobody
@@ -191,7 +243,7 @@ mod tests {
 
     fn entry(epoch: u64, timeline: u32, start: Option<(u64, u64)>) -> LineageEntry {
         let start = start.map(|(parent, lsn)| Start { parent: Some(Epoch(parent)), lsn: Lsn(lsn) });
-        LineageEntry { epoch: Epoch(epoch), timeline: TimelineId(timeline), start }
+        LineageEntry { start, ..LineageEntry::reserved(Epoch(epoch), TimelineId(timeline)) }
     }
 
     fn at(epoch: u64, lsn: u64) -> Position {

@@ -6,6 +6,7 @@ use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
+use fsm::node::standby::stray;
 use fsm::node::view::{Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
@@ -479,6 +480,7 @@ impl Machine {
             settings: SettingsReport::default(),
             catalogue: None,
             done: shared::goal::Orders::default(),
+            stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
         })
     }
 

@@ -150,6 +150,9 @@ pub struct Election {
     pub drain: bool,
     /// The operator accepted that acknowledged commits may be lost.
     pub loss: Option<LossAccepted>,
+    /// And that they are, in favour of this timeline, which the preferred node is on.
+    #[serde(default)]
+    pub timeline: Option<TimelineId>,
 }
 
 /// What the operator accepted.
@@ -235,6 +238,8 @@ pub enum OperationKind {
     Restart,
     /// A new copy of the data.
     Reinit,
+    /// A timeline that was begun by hand becomes the group's.
+    AcceptTimeline,
 }
 
 impl OperationKind {
@@ -249,6 +254,7 @@ impl OperationKind {
             Self::Drop => "drop",
             Self::Restart => "restart",
             Self::Reinit => "reinit",
+            Self::AcceptTimeline => "accept timeline",
         }
     }
 }

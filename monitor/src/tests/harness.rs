@@ -260,5 +260,6 @@ fn report() -> Report {
         settings: SettingsReport::default(),
         catalogue: None,
         done: shared::goal::Orders::default(),
+        stray: None,
     }
 }
