@@ -92,6 +92,22 @@ fn coming_back_changes_nothing_but_the_address() {
     assert_eq!(next.next_node, NodeId(2));
 }
 
+/// A keeper that was told what it was told before does not take back what an operator has set.
+#[test]
+fn what_an_operator_has_set_stands() {
+    let mut record = record();
+    let node = record.nodes.get_mut(&NodeId(1)).unwrap();
+    (node.port, node.zone) = (6000, Some("east".to_owned()));
+    node.name = "other".parse().unwrap();
+    let again = JoinRequest { identity: Some(identity("secret")), unchanged: true, ..request(1) };
+    let (same, back) = joined(&record, &again);
+    assert!(back.decision.is_none());
+    assert_eq!(same, record);
+    let (next, _) = joined(&record, &JoinRequest { unchanged: false, ..again });
+    let node = &next.nodes[&NodeId(1)];
+    assert_eq!((node.port, &node.zone, &node.name), (request(1).port, &None, &request(1).name));
+}
+
 #[test]
 fn numbers_are_not_used_again() {
     let (record, first) = joined(&record(), &request(2));

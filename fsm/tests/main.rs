@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod acceptance;
 mod answers;
 mod decisions;
 mod election;

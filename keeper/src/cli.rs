@@ -436,7 +436,7 @@ fn socket_dir(state_dir: &Path) -> PathBuf {
     if usual.is_dir() { usual } else { state_dir.to_owned() }
 }
 
-fn listen(host: &str) -> String {
+pub(crate) fn listen(host: &str) -> String {
     match host {
         "localhost" | "127.0.0.1" => host.to_owned(),
         other => format!("{other},localhost"),

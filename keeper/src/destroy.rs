@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// What the keeper writes into its state directory; who the node is comes last.
 const STATE_FILES: &[&str] = &["postgres.log", "pgpass", "keeper.lock", "keeper.json"];
 
+/// For files that appear while a directory is removed.
+const TRIES: usize = 3;
+
 /// Why nothing, or not everything, was destroyed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DestroyError {
@@ -104,9 +107,15 @@ fn data(data_dir: &DataDir, state: &State) -> Result<(), DestroyError> {
             })?;
         }
     }
-    // It has the control file. The directory itself may be a mount point.
+    // It has the control file.
     gone(&data_dir.join("global"), |path| std::fs::remove_dir_all(path))?;
-    drop(std::fs::remove_dir(path));
+    // Whoever asks the disk whether it lives may have written again. The directory itself may stay: it may be a
+    // mount point.
+    for _ in 0..TRIES {
+        if std::fs::remove_dir_all(path).is_ok() {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! the monitor gave, takes the next step, and reports; and it stops a primary that has lost its proof
 //! of being one. What the next step is, and whether the proof holds, is decided in `fsm::node`.
 
+mod address;
 pub mod agent;
 pub mod backoff;
 pub mod cli;

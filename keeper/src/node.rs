@@ -225,7 +225,9 @@ impl Node {
 
     /// Where the keeper's own sessions connect.
     pub fn target(&self) -> Target {
-        let target = Target::socket(&self.instance, crate::managed::KEEPER, "postgres");
+        let running = self.running();
+        let instance = running.as_ref().map_or(&self.instance, Postmaster::instance);
+        let target = Target::socket(instance, crate::managed::KEEPER, "postgres");
         match &self.state.passwords {
             Some(passwords) => target.password(&passwords.keeper),
             None => target,

@@ -1,5 +1,6 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
+use crate::address;
 use crate::agent::{Agent, Ended, Ending};
 use crate::cli::failure;
 use crate::config::Config;
@@ -8,7 +9,7 @@ use crate::guard::{self, Right};
 use crate::link::{Heard, Link};
 use crate::node::{Node, disk};
 use crate::rest::{self, Rest};
-use crate::state::{State, Store};
+use crate::state::{Announced, State, Store};
 use crate::steps::LONGEST_STOP;
 use crate::trace::Trace;
 use crate::vitals::{Health, Watch};
@@ -70,11 +71,16 @@ pub(crate) fn run(config: Config, until: Until) -> Result<ExitCode, ApiError> {
 }
 
 async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
-    let instance = instance(&config)?;
+    let mut instance = instance(&config)?;
     let store = Store::open(&config.state_dir, instance.owner.clone())
         .map_err(|error| failure(2, "state_directory", error.to_string()))?;
     let mut state =
         store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    if state.announced.as_ref() == Some(&config.announcement())
+        && let Some(own) = address::known(&state)
+    {
+        address::take(&mut instance, &config, own);
+    }
     if state.dropped && destroy::is_ordered(&state) {
         return destroy_the_rest(&config, &instance, &state).await;
     }
@@ -191,12 +197,12 @@ async fn check_free(config: &Config, instance: &Instance, state: &State) -> Resu
     let running = Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.
-        for address in config.listen_addresses.split(',').map(str::trim) {
+        for address in instance.listen_addresses.split(',').map(str::trim) {
             let address = if address == "*" { "0.0.0.0" } else { address };
-            if let Err(error) = TcpListener::bind((address, config.port)).await {
+            if let Err(error) = TcpListener::bind((address, instance.port)).await {
                 let message = format!(
                     "cannot listen on {address}:{} for Postgres: {error}; choose another --port or --listen-addresses, or stop what uses it",
-                    config.port
+                    instance.port
                 );
                 return Err(failure(2, "port_in_use", message));
             }
@@ -266,6 +272,7 @@ async fn join_request(
         data,
         standby: instance.data_dir.is_standby(),
         identity: state.identity.clone(),
+        unchanged: state.announced.as_ref() == Some(&config.announcement()),
     })
 }
 
@@ -280,6 +287,12 @@ async fn join(
             state.identity = Some(answer.identity);
             state.passwords = Some(answer.passwords);
             state.monitors = answer.monitors;
+            state.announced = Some(Announced {
+                name: request.name.clone(),
+                host: request.host.clone(),
+                port: request.port,
+                zone: request.zone.clone(),
+            });
             store.save(state).map_err(|error| failure(2, "state_directory", error.to_string()))
         }
         // A node that has joined before goes on with what it knows.

@@ -9,6 +9,7 @@ use postgres::owner::Owner;
 use serde::{Deserialize, Serialize};
 use shared::api::{Identity, RolePasswords};
 use shared::goal::Orders;
+use shared::ids::NodeName;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,24 @@ pub struct State {
     pub claimed: bool,
     /// The newest of the operator's orders that have been carried out.
     pub done: Orders,
+    /// What its last join said of it.
+    pub announced: Option<Announced>,
     /// The node was dropped: it never starts again under this identity.
     pub dropped: bool,
+}
+
+/// What a keeper was told at its start of what the monitor knows as well, and an operator may change there.
+/// Whoever spoke last is right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// Where it stands.
+    pub zone: Option<String>,
 }
 
 /// Why the state cannot be read or written.

@@ -126,6 +126,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("postgres is writable", "follow", "stop (immediate)"),
     ("end of the log unknown", "follow", "seal"),
     ("log is a prefix of the upstream's history", "follow", "admission, configure, stream"),
+    (
+        "log on a timeline that was accepted as another node's, or that strayed and came back to a number of ours",
+        "follow",
+        "clone",
+    ),
     ("log has diverged", "follow", "stop (fast), rewind; clone where that fails"),
     ("empty data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),

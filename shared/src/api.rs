@@ -43,6 +43,9 @@ pub struct JoinRequest {
     pub standby: bool,
     /// What an earlier join answered.
     pub identity: Option<Identity>,
+    /// Name, host, port and zone are those of that join: what an operator has set since stands.
+    #[serde(default)]
+    pub unchanged: bool,
 }
 
 /// What a keeper proves itself with.

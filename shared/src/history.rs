@@ -291,6 +291,55 @@ mod tests {
         assert_eq!(lineage().position(&foreign, Lsn(70)), Some(at(1, 70)));
     }
 
+    /// Timeline 6 was begun by hand at 150 of timeline 5, and accepted; 8 continues it at 170.
+    fn with_an_accepted_one() -> Lineage {
+        let mut lineage = lineage();
+        lineage.0.truncate(3);
+        let accepted = Some(NodeId(2));
+        lineage.0.push(LineageEntry { accepted, ..entry(4, 6, Some((3, 150))) });
+        lineage.0.push(entry(5, 8, Some((4, 170))));
+        lineage
+    }
+
+    #[test]
+    fn a_log_on_an_accepted_timeline_is_doubtful_until_a_later_epoch() {
+        let lineage = with_an_accepted_one();
+        let on = |text: &str, timeline| History::parse(TimelineId(timeline), text).unwrap();
+        let to_six = on("1\t0/64\tx\n5\t0/96\tx\n", 6);
+        assert!(!lineage.is_doubtful(&to_six, Lsn(0x96)), "before the fork");
+        assert!(lineage.is_doubtful(&to_six, Lsn(0x97)));
+        assert_eq!(lineage.position(&to_six, Lsn(0x97)), None);
+        let to_eight = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/AA\tx\n", 8);
+        assert!(lineage.is_doubtful(&to_eight, Lsn(0xA0)));
+        assert!(!lineage.is_doubtful(&to_eight, Lsn(0xAB)), "its own promotion, or streamed");
+        assert_eq!(lineage.position(&to_eight, Lsn(0xAB)), Some(at(5, 0xAB)));
+        let to_seven = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/AA\tx\n", 7);
+        assert!(lineage.is_doubtful(&to_seven, Lsn(0xAB)), "promoted by hand once more");
+        // The node itself is not told.
+        let mut own = lineage;
+        own.0[3].accepted = None;
+        assert_eq!(own.position(&to_six, Lsn(0x97)), Some(at(4, 0x97)));
+    }
+
+    #[test]
+    fn strays_leave_the_history_and_do_not_come_back() {
+        let lineage = lineage();
+        let on = |text: &str, timeline| History::parse(TimelineId(timeline), text).unwrap();
+        let strays = |history: &History| {
+            let strays = lineage.strays(history)?;
+            Some(strays.iter().map(|(s, t)| (s.timeline.0, s.end.0, t.0)).collect::<Vec<_>>())
+        };
+        assert_eq!(strays(&on("1\t0/64\tx\n", 5)), None, "ours");
+        assert_eq!(strays(&on("1\t0/64\tx\n5\t0/96\tx\n", 6)), Some(vec![(5, 0x96, 6)]));
+        let twice = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/A0\tx\n", 8);
+        assert_eq!(strays(&twice), Some(vec![(5, 0x96, 6), (6, 0xA0, 8)]));
+        // The number of ours, reached by hand, or begun elsewhere.
+        assert_eq!(strays(&on("1\t0/64\tx\n5\t0/96\tx\n6\t0/A0\tx\n", 7)), None);
+        assert_eq!(strays(&on("1\t0/50\tx\n5\t0/96\tx\n", 6)), None);
+        // Nothing says where it comes from.
+        assert_eq!(strays(&on("", 9)), None);
+    }
+
     #[test]
     fn prefixes_follow_ancestry_not_numbers() {
         let lineage = lineage();

@@ -433,6 +433,7 @@ pub fn request(number: u64) -> JoinRequest {
         data: Data::Empty,
         standby: false,
         identity: None,
+        unchanged: false,
     }
 }
 

@@ -98,14 +98,18 @@ fn known(
         let message = format!("this is not the keeper that joined as node {id}");
         return Err(refused("bad_secret", message, &request.name));
     }
-    check_unique(record, request, Some(id))?;
-    let moved = Node {
-        name: request.name.clone(),
-        host: request.host.clone(),
-        port: request.port,
-        rest: request.rest.clone(),
-        zone: request.zone.clone(),
-        ..node.clone()
+    let moved = if request.unchanged {
+        Node { rest: request.rest.clone(), ..node.clone() }
+    } else {
+        check_unique(record, request, Some(id))?;
+        Node {
+            name: request.name.clone(),
+            host: request.host.clone(),
+            port: request.port,
+            rest: request.rest.clone(),
+            zone: request.zone.clone(),
+            ..node.clone()
+        }
     };
     if moved == *node {
         return Ok(Joined { node: id, decision: None });

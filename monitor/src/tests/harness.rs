@@ -166,6 +166,7 @@ pub(super) fn join_request(name: &str, token: Option<&str>) -> Value {
         data: Data::Empty,
         standby: false,
         identity: None,
+        unchanged: false,
     })
 }
 

@@ -50,9 +50,8 @@ async fn with_another(cluster: &mut Cluster) -> Result<()> {
 
 /// Ids without gaps, and nothing of another formation.
 async fn has_its_own_history(cluster: &Cluster, formation: &str) -> Result<()> {
-    let answer =
-        cluster.pgtandem(&["--formation", formation, "events", "--after", "0", "--count", "10000"]);
-    let answer = answer.await?;
+    let all = ["--formation", formation, "events", "--after", "0", "--count", "10000"];
+    let answer = cluster.pgtandem(&all).await?;
     ensure!(answer.code == 0, "{answer:?}");
     let events = serde_json::Deserializer::from_str(&answer.stdout).into_iter::<Event>();
     let events = events.collect::<Result<Vec<_>, _>>()?;

@@ -26,6 +26,7 @@ mod monitor;
 mod orders;
 mod postgres_settings;
 mod predictions;
+mod readdressing;
 mod refusals;
 mod registers;
 mod services;

@@ -1,7 +1,7 @@
 //! What became of the group's history, and histories that somebody else began.
 
 use anyhow::{Context as _, Result, ensure};
-use shared::api::{TimelineState, Timelines};
+use shared::api::{NodeStatus, TimelineState, Timelines};
 use shared::ids::TimelineId;
 use shared::state::NodeState;
 use tests::harness::cluster::node_of;
@@ -71,10 +71,8 @@ async fn promoted_by_hand(cluster: &Cluster, node: &Node) -> Result<()> {
     sql.run("set synchronous_commit = local; create table made_by_hand (id int)").await?;
     drop(sql);
     node.start_keeper()?;
-    eventually("a Postgres that has been stopped", DEADLINE, async || {
-        Ok(if node.has_postgres() { Err("it runs".to_owned()) } else { Ok(()) })
-    })
-    .await?;
+    let stopped = |node: &NodeStatus| !node.pg_running && node.timeline == Some(TimelineId(2));
+    cluster.wait_for_node(node.name(), "stopped by its keeper", stopped).await?;
     eventually("a timeline of its own", DEADLINE, async || {
         let told = timelines(cluster).await?;
         let is_there = told.strays.iter().any(|stray| stray.node.as_str() == node.name());
