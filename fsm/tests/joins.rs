@@ -103,6 +103,9 @@ fn what_an_operator_has_set_stands() {
     let (same, back) = joined(&record, &again);
     assert!(back.decision.is_none());
     assert_eq!(same, record);
+    record.nodes.get_mut(&NodeId(1)).unwrap().host = "fd00::1".to_owned();
+    let (same, _) = joined(&record, &again);
+    assert_eq!(same.nodes[&NodeId(1)].rest, "[fd00::1]:6432");
     let (next, _) = joined(&record, &JoinRequest { unchanged: false, ..again });
     let node = &next.nodes[&NodeId(1)];
     assert_eq!((node.port, &node.zone, &node.name), (request(1).port, &None, &request(1).name));

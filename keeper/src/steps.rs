@@ -144,3 +144,23 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::ids::{NodeId, TimelineId};
+
+    /// What is given up after a while says so; a copy takes as long as it takes.
+    #[test]
+    fn limits() {
+        let from = NodeId(1);
+        assert_eq!(limit(&Step::Clone { from }), None);
+        assert_eq!(limit(&Step::Rewind { from }), None);
+        let timeline = TimelineId(3);
+        let ours = [Step::Initialise, Step::StopFast, Step::StopImmediate, Step::StartStandby];
+        for step in ours.into_iter().chain([Step::Promote { timeline }, Step::Block]) {
+            let limit = limit(&step).unwrap();
+            assert!(!limit.is_zero() && limit <= LONGEST_STEP, "{step:?}: {limit:?}");
+        }
+    }
+}

@@ -166,9 +166,9 @@ impl Lineage {
             self.0.iter().any(|entry| entry.timeline == timeline && entry.accepted.is_some())
         };
         let last = history.timeline_at(lsn);
-        let passed = history.ancestors.iter().filter(|segment| segment.end < lsn);
+        let mut passed = history.ancestors.iter().filter(|segment| segment.end < lsn);
         is_accepted(last)
-            || self.epoch_of(last).is_none() && passed.into_iter().any(|s| is_accepted(s.timeline))
+            || self.epoch_of(last).is_none() && passed.any(|segment| is_accepted(segment.timeline))
     }
 
     /// The timelines of a log that no epoch owns, oldest first, each with the one before it and where it

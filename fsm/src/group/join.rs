@@ -80,6 +80,16 @@ fn check_unique(
     Ok(())
 }
 
+/// The address of a keeper's REST interface where the host is called otherwise; one that is reached elsewhere
+/// than its Postgres stays.
+pub(super) fn rest_at(rest: &str, from: &str, to: &str) -> String {
+    let bracketed = |host: &str| {
+        if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+    };
+    let port = rest.strip_prefix(&bracketed(from)).and_then(|rest| rest.strip_prefix(':'));
+    port.map_or_else(|| rest.to_owned(), |port| format!("{}:{port}", bracketed(to)))
+}
+
 fn known(
     record: &Record,
     request: &JoinRequest,
@@ -99,7 +109,7 @@ fn known(
         return Err(refused("bad_secret", message, &request.name));
     }
     let moved = if request.unchanged {
-        Node { rest: request.rest.clone(), ..node.clone() }
+        Node { rest: rest_at(&request.rest, &request.host, &node.host), ..node.clone() }
     } else {
         check_unique(record, request, Some(id))?;
         Node {

@@ -99,12 +99,12 @@ fn accepts(event: &Event, entry: &LineageEntry) -> bool {
 /// The event with which the election began, or the decision itself where there was none.
 fn cause<'a>(phases: &'a [Event], decided: &'a Event) -> &'a Event {
     let before = phases.iter().rev().skip_while(|event| event.id >= decided.id);
-    let of_this = before.take_while(|event| !decides(event));
+    let mut of_this = before.take_while(|event| !decides(event));
     let begins = |event: &&Event| {
         event.to.as_deref() == Some("electing")
             && matches!(event.from.as_deref(), Some("serving" | "promoting"))
     };
-    of_this.into_iter().find(begins).unwrap_or(decided)
+    of_this.find(begins).unwrap_or(decided)
 }
 
 /// The rule that began the election; of an operator's request, what it was.

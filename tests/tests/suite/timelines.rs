@@ -93,11 +93,15 @@ async fn one_begun_by_hand_is_accepted() -> Result<()> {
     promoted_by_hand(&cluster, chosen).await?;
     old.sql().await?.run("create table given_up (id int)").await?;
 
-    let told = timelines(&cluster).await?;
-    let stray = told.strays.first().context("nobody has strayed")?;
+    let stray = eventually("what would be given up", DEADLINE, async || {
+        let told = timelines(&cluster).await?;
+        let stray = told.strays.into_iter().next().context("nobody has strayed")?;
+        let lost = stray.would_give_up.iter().find(|(name, _)| name.as_str() == old.name());
+        let is_told = lost.is_some_and(|(_, bytes)| *bytes > 0);
+        Ok(if is_told { Ok(stray) } else { Err(format!("{stray:?}")) })
+    });
+    let stray = stray.await?;
     ensure!((stray.timeline, stray.parent) == (TimelineId(2), TimelineId(1)), "{stray:?}");
-    let lost = stray.would_give_up.iter().find(|(name, _)| name.as_str() == old.name());
-    ensure!(lost.is_some_and(|(_, bytes)| *bytes > 0), "{stray:?}");
     let none = cluster.refused(&["accept", "timeline", "99", "--reason", "x"]).await?;
     ensure!(none == "unknown_timeline", "{none}");
     cluster.perform(&["accept", "timeline", "1", "--reason", "it is the present one"]).await?;

@@ -112,6 +112,8 @@ pub(super) fn elected(context: &Context<'_>) -> Option<Change> {
         position.and_then(|own| taken_in(context.record, context.view, (candidate, own)));
     let record = accepted.as_ref().unwrap_or(context.record);
     let next = decide_for(record, context, candidate, &witnesses);
+    // Where a timeline was accepted and its node is gone, nothing was given up for anybody else.
+    let loss = election.loss.is_some() && election.timeline.is_some() == accepted.is_some();
     let (lost, reason) = if accepted.is_some() {
         let timeline = election.timeline.unwrap_or_default();
         let reason = format!(
@@ -128,7 +130,7 @@ pub(super) fn elected(context: &Context<'_>) -> Option<Change> {
         "cause": election.cause,
         "witnesses": named(record, &witnesses),
         "specs": record.specs.iter().map(|spec| record.describe_spec(spec)).collect::<Vec<_>>(),
-        "data_loss_accepted": election.loss.is_some(),
+        "data_loss_accepted": loss,
         "given_up": lost,
     }));
     note.lsn = position.map(|position| position.lsn);
