@@ -150,7 +150,7 @@ fn the_old_primary_is_silent_first() {
         fenced: true,
     };
     assert_eq!(ask(&mut world, &fenced), Ok(Outcome::Accepted));
-    rounds(&mut world, 50);
+    rounds(&mut world, 200);
     assert_eq!(world.monitor.record.primary, Some(standbys[0]));
 }
 

@@ -251,7 +251,7 @@ impl World {
                 self.set_node(id, "replication-quorum", if on { "true" } else { "false" });
             }
             Disturbance::Drop if spare => {
-                self.ask(&Action::Drop { node, force: false, destroy: false })
+                self.ask(&Action::Drop { node, force: false, destroy: false });
             }
             Disturbance::DropByForce if spare && gone => {
                 self.ask(&Action::Drop { node, force: true, destroy: false });
