@@ -148,12 +148,18 @@ mod tests {
             "pgtandem config unset work_mem --timeout 5",
             "pgtandem config edit --node node1",
             "pgtandem drop node node1 --force",
+            "pgtandem drop node node1 --destroy --dry-run",
+            "pgtandem maintenance on node1 --dry-run",
+            "pgtandem timelines --json",
+            "pgtandem accept timeline 2 --reason because --fenced --no-wait",
             "pgtandem formation create f2",
             "pgtandem token revoke abc",
             "pgtandem fsm --json",
         ] {
             line(text).unwrap();
         }
+        assert!(line("pgtandem drop node node1 --destroy --force").is_err());
+        assert!(line("pgtandem accept timeline 2").is_err());
         assert!(line("pgtandem config set").is_err());
         assert!(line("pgtandem config set work_mem").is_err());
         assert!(line("pgtandem set node node1 no-such-key 1").is_err());

@@ -21,6 +21,7 @@ use reqwest::Method;
 use shared::api::{
     Action, CreateFormation, Explanation, FormationSettings, FormationSummary, Identity,
     JoinAnswer, JoinRequest, JoinToken, Members, OperationResult, Prediction, Ready, Status,
+    Timelines,
 };
 use shared::event::Event;
 use shared::ids::{FormationId, NodeName, Revision};
@@ -173,6 +174,12 @@ impl Client {
         let call = Call::new(Method::GET, &["v1", "formations", formation.as_str(), "explain"])
             .query("if_dies", &nodes.join(","));
         self.send(call).await?.json()
+    }
+
+    /// What became of the group's history.
+    pub async fn timelines(&self, formation: &FormationId) -> Result<Timelines, ClientError> {
+        let path = ["v1", "formations", formation.as_str(), "timelines"];
+        self.send(Call::new(Method::GET, &path)).await?.json()
     }
 
     /// What would come of an action; nothing is changed.

@@ -1,6 +1,7 @@
 //! The list of commands. Each has its file: the arguments, whose doc comment is the help, and one
 //! function that runs it. A new one takes its `mod` and its line in the list.
 
+mod accept;
 mod completions;
 mod config;
 mod demo;
@@ -23,6 +24,7 @@ mod settings;
 mod status;
 mod switchover;
 mod sync;
+mod timelines;
 mod token;
 mod uri;
 mod watch;
@@ -57,6 +59,7 @@ commands! {
     explain::Explain,
     uri::Uri,
     sync::Sync,
+    timelines::Timelines,
     settings::Settings,
     fsm::Fsm,
     switchover::Switchover,
@@ -67,6 +70,7 @@ commands! {
     resume::Resume,
     restart::Restart,
     reinit::Reinit,
+    accept::Accept,
     set::Set,
     get::Get,
     config::Config,

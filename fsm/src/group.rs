@@ -2,6 +2,7 @@
 //! to the next. `rules::step` is the only way the record changes by itself, `request::apply` and
 //! `join::join` the only ways it changes because somebody asked.
 
+mod acceptance;
 pub mod adopt;
 pub mod course;
 pub mod detector;
@@ -17,6 +18,7 @@ pub mod request;
 pub mod rules;
 pub mod status;
 pub mod sync;
+pub mod timelines;
 pub mod view;
 pub mod whatif;
 

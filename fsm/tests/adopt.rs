@@ -45,8 +45,18 @@ fn spec() -> Spec {
 fn lineage() -> Lineage {
     let start = |parent: Option<u64>, lsn| Some(Start { parent: parent.map(Epoch), lsn: Lsn(lsn) });
     Lineage(vec![
-        LineageEntry { epoch: Epoch(1), timeline: TimelineId(1), start: start(None, 0) },
-        LineageEntry { epoch: Epoch(2), timeline: TimelineId(3), start: start(Some(1), 100) },
+        LineageEntry {
+            epoch: Epoch(1),
+            timeline: TimelineId(1),
+            start: start(None, 0),
+            accepted: None,
+        },
+        LineageEntry {
+            epoch: Epoch(2),
+            timeline: TimelineId(3),
+            start: start(Some(1), 100),
+            accepted: None,
+        },
     ])
 }
 
@@ -94,23 +104,17 @@ fn assignment(goal: Goal) -> Assignment {
         timers: keepsake().settings.timers(),
         may_stop: false,
         settings: NodeSettings::default(),
-        orders: Orders { restart: 4, copy: 0 },
+        orders: Orders { restart: 4, ..Orders::default() },
         keepsake: Some(Box::new(keepsake())),
     }
 }
 
 fn report() -> Report {
     Report {
-        protocol: shared::PROTOCOL,
-        keeper: "keeper".to_owned(),
         seq: 1,
         nonce: 1,
-        accepted: None,
         revision: shared::ids::Revision(300),
         state: NodeState::Secondary,
-        sealed: None,
-        in_force: None,
-        promoted: None,
         data: present(),
         postgres: PostgresView {
             running: true,
@@ -118,19 +122,8 @@ fn report() -> Report {
             timeline: Some(TimelineId(3)),
             ..PostgresView::default()
         },
-        replicas: Vec::new(),
         streaming: true,
-        failed: None,
-        silent_ms: 0,
-        leaving: false,
-        room: Vec::new(),
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: String::new(),
-        settings: shared::pgsettings::SettingsReport::default(),
-        catalogue: None,
-        done: Orders::default(),
-        offer: None,
+        ..Report::of_new_node("keeper")
     }
 }
 
@@ -391,7 +384,8 @@ fn without_a_primary_all_are_sealed_and_one_is_elected() {
 #[test]
 fn a_later_epoch_wins() {
     let mut told = story();
-    let next = LineageEntry { epoch: Epoch(3), timeline: TimelineId(5), start: None };
+    let next =
+        LineageEntry { epoch: Epoch(3), timeline: TimelineId(5), start: None, accepted: None };
     let spec =
         Spec { generation: Gen(8), epoch: Epoch(3), primary: C, required: 1, standbys: [B].into() };
     told[2].assignment = Assignment {
@@ -455,7 +449,7 @@ fn an_operator_can_do_without_a_member() {
     told[0].report.in_force = None;
     let (record, view) = heard(&told);
     let drop = |name: &str| {
-        let action = Action::Drop { node: name.parse().unwrap(), force: true };
+        let action = Action::Drop { node: name.parse().unwrap(), force: true, destroy: false };
         apply(&record, &view, &action, at(NOW))
     };
     assert_eq!(drop("n2").unwrap_err().reason, "node_is_heard");

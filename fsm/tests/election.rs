@@ -62,7 +62,7 @@ fn record(peers: &[Peer], specs: Vec<Spec>) -> Record {
     record.specs = specs;
     let start = Some(Start { parent: None, lsn: Lsn(0) });
     record.lineage =
-        Lineage(vec![LineageEntry { epoch: Epoch(1), timeline: TimelineId(1), start }]);
+        Lineage(vec![LineageEntry { start, ..LineageEntry::reserved(Epoch(1), TimelineId(1)) }]);
     for (id, peer) in (1..).map(NodeId).zip(peers) {
         let node = Node { candidate_priority: peer.priority, ..node(id) };
         record.nodes.insert(id, node);
@@ -116,6 +116,7 @@ fn election() -> Election {
         cannot_fetch: BTreeSet::new(),
         drain: false,
         loss: None,
+        timeline: None,
     }
 }
 

@@ -92,6 +92,43 @@ fn coming_back_changes_nothing_but_the_address() {
     assert_eq!(next.next_node, NodeId(2));
 }
 
+/// A primary that has moved is not where it was asked for before: that is no sign of its death.
+#[test]
+fn a_node_that_joins_lives() {
+    use fsm::Millis;
+    use fsm::group::detector::verdict;
+    use fsm::group::view::{Evidence, Probe, View};
+    use shared::settings::Settings;
+    let refused = Probe::Refused(Millis(900));
+    let mut view = View::starting(Millis(0), 0);
+    let gone = Evidence { closed: true, keeper: refused, postgres: refused, ..Evidence::default() };
+    view.nodes.insert(NodeId(1), gone);
+    let timers = Settings::default().timers();
+    assert!(verdict(&view, NodeId(1), &timers, Millis(1000)).is_dead());
+    view.note_join(NodeId(1), Millis(1000));
+    view.nodes.get_mut(&NodeId(1)).unwrap().postgres = Probe::Refused(Millis(1050));
+    assert!(!verdict(&view, NodeId(1), &timers, Millis(1100)).is_dead());
+}
+
+/// A keeper that was told what it was told before does not take back what an operator has set.
+#[test]
+fn what_an_operator_has_set_stands() {
+    let mut record = record();
+    let node = record.nodes.get_mut(&NodeId(1)).unwrap();
+    (node.port, node.zone) = (6000, Some("east".to_owned()));
+    node.name = "other".parse().unwrap();
+    let again = JoinRequest { identity: Some(identity("secret")), unchanged: true, ..request(1) };
+    let (same, back) = joined(&record, &again);
+    assert!(back.decision.is_none());
+    assert_eq!(same, record);
+    record.nodes.get_mut(&NodeId(1)).unwrap().host = "fd00::1".to_owned();
+    let (same, _) = joined(&record, &again);
+    assert_eq!(same.nodes[&NodeId(1)].rest, "[fd00::1]:6432");
+    let (next, _) = joined(&record, &JoinRequest { unchanged: false, ..again });
+    let node = &next.nodes[&NodeId(1)];
+    assert_eq!((node.port, &node.zone, &node.name), (request(1).port, &None, &request(1).name));
+}
+
 #[test]
 fn numbers_are_not_used_again() {
     let (record, first) = joined(&record(), &request(2));

@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod acceptance;
 mod adopt;
 mod answers;
 mod decisions;

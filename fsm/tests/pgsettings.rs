@@ -180,7 +180,7 @@ fn what_goes_with_a_node_is_forgotten_with_it() {
     let record = &world.monitor.record;
     // Kept as the number that it is.
     assert_eq!(record.postgres.nodes[&id][NAME], "64");
-    let drop = Action::Drop { node: name, force: true };
+    let drop = Action::Drop { node: name, force: true, destroy: false };
     let Ok(Reply::Decided(decision, _)) = ask(&world, &drop) else { panic!("not dropped") };
     let postgres = decision.record.postgres;
     assert!(postgres.nodes.is_empty() && postgres.released.contains(NAME), "{postgres:?}");

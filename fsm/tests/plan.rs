@@ -41,9 +41,8 @@ pub const WAITS: &[&str] = &[
 
 fn lineage() -> Lineage {
     let entry = |epoch, timeline, start: Option<(Option<u64>, u64)>| LineageEntry {
-        epoch: Epoch(epoch),
-        timeline: TimelineId(timeline),
         start: start.map(|(parent, lsn)| Start { parent: parent.map(Epoch), lsn: Lsn(lsn) }),
+        ..LineageEntry::reserved(Epoch(epoch), TimelineId(timeline))
     };
     Lineage(vec![
         entry(1, 1, Some((None, 0))),
@@ -471,6 +470,62 @@ fn a_server_whose_files_were_removed_is_stopped_before_they_are_copied() {
             assert!(stops.map(Next::Do).contains(&next), "{:?}: {next:?}", assignment.goal);
         }
     }
+}
+
+/// Timeline 2 was begun by hand on the upstream, and accepted: whoever else has records on one of that number
+/// cannot prove that it is the same one. The log up to the fork is a prefix as ever.
+#[test]
+fn an_accepted_timeline_is_taken_from_its_node_only() {
+    let follow = Goal::Follow { upstream: goal::Upstream::Primary { node: UPSTREAM } };
+    let mut assignment = assignment(follow, 3);
+    let start = |parent, lsn| Some(Start { parent: Some(Epoch(parent)), lsn: Lsn(lsn) });
+    let (begun, next) = (start(1, 400), start(2, 600));
+    let accepted = LineageEntry {
+        start: begun,
+        accepted: Some(UPSTREAM),
+        ..LineageEntry::reserved(Epoch(2), TimelineId(2))
+    };
+    let newest = LineageEntry { start: next, ..LineageEntry::reserved(Epoch(3), NEW) };
+    assignment.lineage.0.splice(1.., [accepted, newest]);
+    let sealed = |ancestors: &[(u32, u64)], timeline, end| {
+        let segment = |(timeline, end): &(u32, u64)| Segment {
+            timeline: TimelineId(*timeline),
+            end: Lsn(*end),
+        };
+        let ancestors = ancestors.iter().map(segment).collect();
+        let history = History { ancestors, timeline: TimelineId(timeline) };
+        let (data, process) = (
+            Data::Present {
+                system_identifier: SYSTEM,
+                standby_signal: true,
+                history: history.clone(),
+                clean_end: None,
+            },
+            Process::Running,
+        );
+        let server = Some(Server {
+            in_recovery: true,
+            history,
+            end: Some(Lsn(end)),
+            sealed: true,
+            streaming: false,
+        });
+        let file = File { upstream: None, spec: None, current: true };
+        LocalView { data, process, server, file, heard: true, ..empty_view() }
+    };
+    let persisted =
+        Persisted { own: Some(OWN), assignment, sealed: None, promoted: None, admitted: None };
+    let next = |view: &LocalView| plan(view, Some(&persisted)).next;
+    let clone = Next::Do(fsm::node::Step::Clone { from: UPSTREAM });
+    assert_eq!(next(&sealed(&[(1, 400)], 2, 500)), clone);
+    assert_eq!(next(&sealed(&[(1, 400), (2, 450)], 3, 500)), clone);
+    let admitted = |view: &LocalView| {
+        matches!(next(view), Next::Do(fsm::node::Step::Admit { upstream: UPSTREAM, .. }))
+    };
+    assert!(admitted(&sealed(&[], 1, 400)));
+    assert!(admitted(&sealed(&[(1, 400), (2, 600)], NEW.0, 700)));
+    let rewind = Next::Do(fsm::node::Step::Rewind { from: UPSTREAM });
+    assert_eq!(next(&sealed(&[], 1, 401)), rewind);
 }
 
 /// Views from which an assignment made by the monitor is tried (see `decisions`).

@@ -253,7 +253,7 @@ fn request(chance: &mut Random, world: &World) -> Action {
         4 => Action::Promote { node },
         5 => Action::Failover { allow_data_loss: false, fenced: false },
         6 => Action::Maintenance { node, on: true, allow_failover: true },
-        7 => Action::Drop { node, force: false },
+        7 => Action::Drop { node, force: false, destroy: false },
         _ => Action::Failover { allow_data_loss: true, fenced: true },
     }
 }

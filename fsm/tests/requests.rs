@@ -81,8 +81,8 @@ fn a_node_that_nobody_knows() {
         maintenance(nobody(), true, true),
         maintenance(nobody(), false, true),
         set_node(nobody(), "zone", "a"),
-        Action::Drop { node: nobody(), force: false },
-        Action::Drop { node: nobody(), force: true },
+        Action::Drop { node: nobody(), force: false, destroy: false },
+        Action::Drop { node: nobody(), force: true, destroy: false },
     ] {
         expect(&world, &action, 1, "unknown_node");
     }
@@ -98,7 +98,7 @@ fn one_operation_at_a_time() {
         Action::Promote { node: standby.clone() },
         failover(false),
         maintenance(standby.clone(), true, false),
-        Action::Drop { node: standby, force: false },
+        Action::Drop { node: standby, force: false, destroy: false },
     ] {
         expect(&world, &action, 6, "busy");
     }
@@ -147,7 +147,12 @@ fn the_primary_itself() {
         let node = name(&world, id);
         done(&mut world, &set_node(node, "candidate-priority", "0"));
     }
-    expect(&world, &Action::Drop { node: own.clone(), force: false }, 3, "is_primary");
+    expect(
+        &world,
+        &Action::Drop { node: own.clone(), force: false, destroy: false },
+        3,
+        "is_primary",
+    );
     expect(&world, &maintenance(own, true, true), 3, "no_candidate");
 }
 
@@ -230,7 +235,7 @@ fn maintenance_twice() {
 fn drops() {
     let mut world = world();
     let node = name(&world, standbys(&world)[0]);
-    let drop = |force| Action::Drop { node: node.clone(), force };
+    let drop = |force| Action::Drop { node: node.clone(), force, destroy: false };
     done(&mut world, &drop(false));
     already(&world, &drop(false));
     done(&mut world, &drop(true));
@@ -251,15 +256,20 @@ fn a_dead_node_is_dropped_by_force_only() {
     world.monitor_turn();
     let node = name(&world, id);
     expect(&world, &switchover(Some(node.clone())), 3, "not_a_candidate");
-    expect(&world, &Action::Drop { node: node.clone(), force: false }, 3, "node_is_dead");
-    assert!(ask(&world, &Action::Drop { node, force: true }).is_ok());
+    expect(
+        &world,
+        &Action::Drop { node: node.clone(), force: false, destroy: false },
+        3,
+        "node_is_dead",
+    );
+    assert!(ask(&world, &Action::Drop { node, force: true, destroy: false }).is_ok());
 }
 
 #[test]
 fn the_primary_dropped_by_force_is_replaced() {
     let mut world = world();
     let node = name(&world, primary(&world));
-    done(&mut world, &Action::Drop { node, force: true });
+    done(&mut world, &Action::Drop { node, force: true, destroy: false });
     let record = &world.monitor.record;
     assert!(matches!(record.phase, Phase::Electing(_)), "{:?}", record.phase);
     assert!(record.specs.iter().any(|spec| Some(spec.primary) == record.primary));
@@ -299,7 +309,7 @@ fn loss_can_be_accepted_where_the_primary_has_lost_its_data() {
     let mut world = world();
     let standby = standbys(&world)[0];
     let node = name(&world, standby);
-    done(&mut world, &Action::Drop { node, force: false });
+    done(&mut world, &Action::Drop { node, force: false, destroy: false });
     let id = primary(&world);
     let evidence = world.monitor.view_mut().nodes.get_mut(&id).unwrap();
     evidence.report.as_mut().unwrap().data = shared::report::Data::Empty;
@@ -317,7 +327,7 @@ fn a_node_leaves_maintenance_whatever_is_under_way() {
     let node = name(&world, standby);
     world.monitor.record_mut().nodes.get_mut(&standby).unwrap().maintenance = true;
     let other = name(&world, standbys(&world)[1]);
-    done(&mut world, &Action::Drop { node: other, force: false });
+    done(&mut world, &Action::Drop { node: other, force: false, destroy: false });
     let before = world.monitor.record.operation.clone();
     done(&mut world, &Action::Maintenance { node, on: false, allow_failover: false });
     assert!(!world.monitor.record.nodes[&standby].maintenance);

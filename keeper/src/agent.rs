@@ -10,7 +10,7 @@ use crate::guard::{Duty, Right};
 use crate::link::{Heard, flushed, is_news};
 use crate::local::{Circumstances, Look};
 use crate::node::Node;
-use crate::steps::StepError;
+use crate::steps::{LONGEST_STEP, StepError};
 use crate::trace::Trace;
 use describe::room;
 use fsm::Millis;
@@ -33,8 +33,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOK_AT_COPY: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
 pub(crate) const STOP_PATIENCE_MS: u64 = 30_000;
-/// What goes on for longer than any step may (initdb may take five minutes) hangs.
-const LONGEST_STEP: Duration = Duration::from_mins(6);
 
 /// How the keeper was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -229,10 +227,7 @@ impl Agent {
         }
         if self.heard.borrow().dropped {
             drop(self.node.carry_out(&Step::StopFast).await);
-            if let Err(error) = self.node.persist(|state| state.dropped = true) {
-                tracing::error!("{error}");
-            }
-            return Some(Ended::Dropped);
+            return Some(self.node.leave_for_good());
         }
         None
     }
@@ -400,7 +395,7 @@ impl Agent {
     async fn act_on(&mut self, step: &Step) -> Duration {
         self.begin(step.name());
         let since = self.since.1;
-        self.node.show_step(step.name(), None, since);
+        self.node.show_work(step, since);
         let left = self.node.backoff.left(step, clock::now());
         if left > 0 {
             self.show_wait(step);

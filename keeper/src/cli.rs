@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::managed::Hba;
-use crate::{attach, run, service, status};
+use crate::{attach, leave, run, service, status};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ctl::client::parse_monitor_urls;
 use program::manual::{self, Completions, Manual};
@@ -85,7 +85,7 @@ enum LogFormat {
 /// Leave the formation.
 #[derive(Debug, Args)]
 struct DropOptions {
-    /// Remove the data directory as well.
+    /// Remove the data directory, its WAL and the keeper's state as well.
     #[arg(long)]
     destroy: bool,
     #[command(flatten)]
@@ -285,7 +285,7 @@ impl Cli {
             }
             Some(Command::Drop(drop)) => {
                 let local = drop.options.local()?;
-                status::leave(&local, drop.destroy, self.json)
+                leave::leave(&local, drop.destroy, self.json)
             }
             Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
             Some(Command::Systemd(unit)) => {
@@ -463,7 +463,7 @@ fn socket_dir(state_dir: &Path) -> PathBuf {
     if usual.is_dir() { usual } else { state_dir.to_owned() }
 }
 
-fn listen(host: &str) -> String {
+pub(crate) fn listen(host: &str) -> String {
     match host {
         "localhost" | "127.0.0.1" => host.to_owned(),
         other => format!("{other},localhost"),

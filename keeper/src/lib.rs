@@ -2,6 +2,7 @@
 //! the monitor gave, takes the next step, and reports; and it stops a primary that has lost its proof
 //! of being one. What the next step is, and whether the proof holds, is decided in `fsm::node`.
 
+mod address;
 pub mod agent;
 mod attach;
 pub mod attachment;
@@ -10,7 +11,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crashes;
+mod destroy;
 pub mod guard;
+mod leave;
 pub mod link;
 pub mod local;
 pub mod managed;

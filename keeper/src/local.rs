@@ -52,6 +52,7 @@ pub struct Circumstances {
 impl Node {
     /// Looks.
     pub async fn look(&mut self, circumstances: Circumstances) -> Look {
+        self.take_address();
         let postmaster = self.find_postmaster(circumstances.may_write).await;
         let mut postgres = PostgresView::default();
         let mut walsenders = Vec::new();
@@ -111,7 +112,8 @@ impl Node {
             upstream_lacks,
             due: self
                 .persisted()
-                .and_then(|persisted| Due::of(persisted.assignment.orders, self.state.done)),
+                .and_then(|persisted| Due::of(persisted.assignment.orders, self.state.done))
+                .or_else(|| self.listens_elsewhere().then_some(Due::Restart)),
         };
         Look { view, postgres, walsenders }
     }

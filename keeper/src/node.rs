@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::crashes::Crashes;
 use crate::pgsettings::Desk;
 use crate::state::{State, StateError, Store};
+use crate::steps;
 use crate::upstream::Question;
 use crate::watchdog::Watchdog;
 use fsm::Millis;
@@ -236,7 +237,9 @@ impl Node {
 
     /// Where the keeper's own sessions connect.
     pub fn target(&self) -> Target {
-        let target = Target::socket(&self.instance, crate::managed::KEEPER, "postgres");
+        let running = self.running();
+        let instance = running.as_ref().map_or(&self.instance, Postmaster::instance);
+        let target = Target::socket(instance, crate::managed::KEEPER, "postgres");
         match &self.state.passwords {
             Some(passwords) => target.password(&passwords.keeper),
             None => target,
@@ -275,10 +278,21 @@ impl Node {
         }
     }
 
-    /// Says what the keeper is doing.
+    /// Says what the keeper is waiting for, or what goes on for as long as it takes.
     pub fn show_step(&self, name: &str, progress: Option<(u64, u64)>, since: Millis) {
-        let view =
-            StepView { name: name.to_owned(), progress, elapsed_ms: clock::now().since(since) };
-        self.step.send_replace(Some(view));
+        let (name, elapsed_ms) = (name.to_owned(), clock::now().since(since));
+        self.step.send_replace(Some(StepView { name, progress, elapsed_ms, limit_ms: None }));
+    }
+
+    /// Says what the keeper is doing.
+    pub fn show_work(&self, step: &Step, since: Millis) {
+        let (name, elapsed_ms) = (step.name().to_owned(), clock::now().since(since));
+        let limit = steps::limit(step).and_then(|limit| u64::try_from(limit.as_millis()).ok());
+        self.step.send_replace(Some(StepView {
+            name,
+            progress: None,
+            elapsed_ms,
+            limit_ms: limit,
+        }));
     }
 }

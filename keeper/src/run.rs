@@ -1,14 +1,17 @@
 //! `run` and `create`: checks, the join, and the tasks.
 
+use crate::address;
 use crate::agent::{Agent, Ended, Ending};
 use crate::attachment::{self, Attachment};
 use crate::cli::failure;
 use crate::config::Config;
+use crate::destroy;
 use crate::guard::{self, Right};
 use crate::link::{Heard, Link, is_about};
-use crate::node::Node;
+use crate::node::{Node, disk};
 use crate::rest::{self, Rest};
-use crate::state::{State, Store};
+use crate::state::{Announced, State, Store};
+use crate::steps::LONGEST_STOP;
 use crate::trace::Trace;
 use crate::vitals::{Health, Watch};
 use crate::watchdog::Watchdog;
@@ -16,6 +19,7 @@ use ctl::client::{Client, ClientError, MonitorUrl, Options};
 use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
+use postgres::postmaster::{Postmaster, Signal};
 use postgres::programs::Programs;
 use postgres::storage::Room;
 use program::notify::Line;
@@ -37,6 +41,8 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 /// Why a monitor does not take a node that has joined before, which is no reason to end.
 const STRANGE: [&str; 3] = ["unknown_node", "unknown_formation", "quarantine"];
+/// The word for a node that is no longer part of its formation.
+const DROPPED: &str = "dropped";
 /// The code of an error that passes.
 const BUSY: u8 = 6;
 
@@ -69,17 +75,25 @@ pub(crate) fn run(config: Config, until: Until) -> Result<ExitCode, ApiError> {
 }
 
 async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
-    let instance = instance(&config)?;
+    let mut instance = instance(&config)?;
     let store = Store::open(&config.state_dir, instance.owner.clone())
         .map_err(|error| failure(2, "state_directory", error.to_string()))?;
     let mut state =
         store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
+    if state.announced.as_ref() == Some(&config.announcement())
+        && let Some(own) = address::known(&state)
+    {
+        address::take(&mut instance, &config, own);
+    }
+    if state.dropped && destroy::is_ordered(&state) {
+        return destroy_the_rest(&config, &instance, &state).await;
+    }
     if state.dropped {
         let message = format!(
             "this node was dropped from its formation; remove {} to join as a new node",
             config.state_dir.display()
         );
-        return Err(failure(3, "dropped", message));
+        return Err(failure(3, DROPPED, message));
     }
     // First of all: a keeper that was killed has left the device to tick.
     let watchdog = watchdog(&config, &instance, &state);
@@ -101,7 +115,12 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     let mut request = join_request(&config, &instance, &state, rest_address).await?;
     request.token = attachment.token.clone().or(request.token);
     if attachment.detached.is_none() {
-        join(&client, &store, &mut state, &request).await?;
+        match join(&client, &store, &mut state, &request).await {
+            Err(error) if error.reason == DROPPED && destroy::is_ordered(&state) => {
+                return destroy_the_rest(&config, &instance, &state).await;
+            }
+            joined => joined?,
+        }
     } else if state.identity.is_none() {
         let message = "this node has never joined, and is detached from the monitor: `pgtandem-keeper attach` gives it one";
         return Err(failure(3, "detached", message));
@@ -114,6 +133,25 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     request.identity = Some(identity);
     request.passwords.clone_from(&node.state.passwords);
     Ok(Box::pin(supervise(node, (client, request), listener, attachment, until)).await)
+}
+
+/// The keeper ended between leaving and having destroyed all that it was told to.
+async fn destroy_the_rest(
+    config: &Config,
+    instance: &Instance,
+    state: &State,
+) -> Result<ExitCode, ApiError> {
+    let refused = |why: String| failure(3, "not_destroyed", why);
+    let running = Postmaster::adopt(instance).await.map_err(|error| refused(error.to_string()))?;
+    if let Some(running) = running {
+        let stages = [(Signal::FastStop, LONGEST_STOP), (Signal::ImmediateStop, LONGEST_STOP)];
+        running.stop(&stages).await.map_err(|error| failure(7, "postgres", error.to_string()))?;
+    }
+    let (data_dir, state_dir) = (&instance.data_dir, &config.state_dir);
+    disk(|| destroy::everything(data_dir, state_dir, state))
+        .map_err(|error| refused(error.to_string()))?;
+    tracing::info!("this node was dropped; its data has been destroyed, as ordered");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn watchdog(config: &Config, instance: &Instance, state: &State) -> Option<Watchdog> {
@@ -178,15 +216,15 @@ async fn check_free(config: &Config, instance: &Instance, state: &State) -> Resu
     if state.identity.is_none() {
         usable(config, instance)?;
     }
-    let running = postgres::postmaster::Postmaster::adopt(instance).await;
+    let running = Postmaster::adopt(instance).await;
     if let Ok(None) = running {
         // What Postgres would listen on must be free.
-        for address in config.listen_addresses.split(',').map(str::trim) {
+        for address in instance.listen_addresses.split(',').map(str::trim) {
             let address = if address == "*" { "0.0.0.0" } else { address };
-            if let Err(error) = TcpListener::bind((address, config.port)).await {
+            if let Err(error) = TcpListener::bind((address, instance.port)).await {
                 let message = format!(
                     "cannot listen on {address}:{} for Postgres: {error}; choose another --port or --listen-addresses, or stop what uses it",
-                    config.port
+                    instance.port
                 );
                 return Err(failure(2, "port_in_use", message));
             }
@@ -257,6 +295,7 @@ async fn join_request(
         standby: instance.data_dir.is_standby(),
         identity: state.identity.clone(),
         passwords: state.passwords.clone(),
+        unchanged: state.announced.as_ref() == Some(&config.announcement()),
     })
 }
 
@@ -271,6 +310,12 @@ async fn join(
             state.identity = Some(answer.identity);
             state.passwords = Some(answer.passwords);
             state.monitors = answer.monitors;
+            state.announced = Some(Announced {
+                name: request.name.clone(),
+                host: request.host.clone(),
+                port: request.port,
+                zone: request.zone.clone(),
+            });
             store.save(state).map_err(|error| failure(2, "state_directory", error.to_string()))
         }
         // A node that has joined before goes on with what it knows.
@@ -291,7 +336,7 @@ async fn join(
                 request.formation,
                 store.dir().display()
             );
-            Err(failure(3, "dropped", message))
+            Err(failure(3, DROPPED, message))
         }
         Err(error) => Err(error.to_api_error()),
     }

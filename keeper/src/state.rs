@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::api::{Identity, RolePasswords};
 use shared::goal::Orders;
+use shared::ids::NodeName;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -43,6 +44,8 @@ pub struct State {
     pub claimed: bool,
     /// The newest of the operator's orders that have been carried out.
     pub done: Orders,
+    /// What its last join said of it.
+    pub announced: Option<Announced>,
     /// What has been taken up of [`crate::attachment`].
     pub attached: Option<Attached>,
     /// An operator has said that the monitor is lost, and no other has answered since: where commits wait
@@ -50,6 +53,20 @@ pub struct State {
     pub suspended: bool,
     /// The node was dropped: it never starts again under this identity.
     pub dropped: bool,
+}
+
+/// What a keeper was told at its start of what the monitor knows as well, and an operator may change there.
+/// Whoever spoke last is right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The name.
+    pub name: NodeName,
+    /// The address of its Postgres.
+    pub host: String,
+    /// The port of its Postgres.
+    pub port: u16,
+    /// Where it stands.
+    pub zone: Option<String>,
 }
 
 impl State {
@@ -148,6 +165,12 @@ pub(crate) fn save_json(
     let text = serde_json::to_vec_pretty(value)?;
     durable::write(path, &text, 0o600, owner)?;
     Ok(())
+}
+
+/// Whether a keeper runs on this state directory. Changes nothing, also where the directory is gone.
+pub fn is_locked(dir: &Path) -> bool {
+    let shared = rustix::fs::FlockOperation::NonBlockingLockShared;
+    File::open(dir.join("keeper.lock")).is_ok_and(|lock| rustix::fs::flock(&lock, shared).is_err())
 }
 
 /// Reads the state of a directory without locking it.

@@ -1,13 +1,12 @@
-//! `status`, `drop` and `rules`: what can be said of the node without its keeper and its monitor.
+//! `status` and `rules`: what can be said of the node without its keeper and its monitor.
 
 use crate::attachment::Attachment;
 use crate::cli::{Local, failure, say};
 use crate::state;
-use ctl::client::{Client, Options, parse_monitor_urls};
 use postgres::datadir::DataDir;
 use postgres::pidfile::PidFile;
 use serde_json::{Value, json};
-use shared::api::{Action, ApiError};
+use shared::api::ApiError;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -120,61 +119,6 @@ fn last_contact(live: &Value) -> Option<String> {
     Some(at.to_rfc3339())
 }
 
-/// Leaves the formation: tells the monitor where it can be reached, and never starts again under this
-/// identity.
-pub(crate) fn leave(local: &Local, destroy: bool, as_json: bool) -> Result<ExitCode, ApiError> {
-    let owner = postgres::owner::Owner::for_data_dir(&local.pgdata)
-        .map_err(|error| failure(2, "pgdata", error.to_string()))?;
-    let store = state::Store::open(&local.state_dir, owner).map_err(|error| {
-        failure(2, "state_directory", format!("{error}; stop the keeper first"))
-    })?;
-    let mut state =
-        store.load().map_err(|error| failure(2, "state_directory", error.to_string()))?;
-    let Some(identity) = state.identity.clone() else {
-        return Err(failure(3, "not_a_node", "this node has never joined a formation"));
-    };
-    let running = PidFile::read(&DataDir::new(&local.pgdata)).ok().flatten().is_some_and(|file| {
-        postgres::process::is_postgres_of(file.pid, &DataDir::new(&local.pgdata).canonical())
-    });
-    if running {
-        let message =
-            "postgres is still running here; stop it first (pgtandem-keeper run, then SIGTERM)";
-        return Err(failure(3, "postgres_is_running", message));
-    }
-    if let Err(error) = block_on(tell(local, &state, &identity))? {
-        tracing::warn!("the monitor was not told ({error}); drop the node there with --force");
-    }
-    state.dropped = true;
-    store.save(&state).map_err(|error| failure(2, "state_directory", error.to_string()))?;
-    if destroy {
-        std::fs::remove_dir_all(&local.pgdata).map_err(|error| {
-            failure(2, "pgdata", format!("cannot remove {}: {error}", local.pgdata.display()))
-        })?;
-    }
-    let said = "the node has left its formation".to_owned();
-    say(&if as_json { json!({ "dropped": identity.node_id }).to_string() } else { said });
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn tell(
-    local: &Local,
-    state: &state::State,
-    identity: &shared::api::Identity,
-) -> Result<(), ApiError> {
-    let urls = local.monitor.clone().unwrap_or_else(|| state.monitors.join(","));
-    let urls =
-        parse_monitor_urls(&urls).map_err(|error| failure(1, "bad_value", error.to_string()))?;
-    let client = Client::new(urls, Options::default()).map_err(|error| error.to_api_error())?;
-    let status = client.status(&identity.formation, None, 0).await.map_err(|e| e.to_api_error())?;
-    let Some(node) = status.nodes.iter().find(|node| node.id == identity.node_id) else {
-        return Ok(());
-    };
-    let action = Action::Drop { node: node.name.clone(), force: true };
-    let key = ctl::client::idempotency_key();
-    client.action(&identity.formation, &action, &key).await.map_err(|e| e.to_api_error())?;
-    Ok(())
-}
-
 /// The plan in words: what is done for each goal, from each class of observation.
 const RULES: &[(&str, &str, &str)] = &[
     ("any", "wait", "nothing"),
@@ -196,6 +140,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("postgres is writable", "follow", "stop (immediate)"),
     ("end of the log unknown", "follow", "seal"),
     ("log is a prefix of the upstream's history", "follow", "admission, configure, stream"),
+    (
+        "log on a timeline that was accepted as another node's, or that strayed and came back to a number of ours",
+        "follow",
+        "clone",
+    ),
     ("log has diverged", "follow", "stop (fast), rewind; clone where that fails"),
     ("empty data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),

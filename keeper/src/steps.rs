@@ -10,6 +10,9 @@ mod sync;
 
 pub(crate) use process::LONGEST_STOP;
 
+/// What goes on for longer than any step may (initdb may take five minutes) hangs.
+pub(crate) const LONGEST_STEP: Duration = Duration::from_mins(6);
+
 use crate::node::Node;
 use crate::state::StateError;
 use fsm::node::Step;
@@ -22,6 +25,7 @@ use postgres::session::SessionError;
 use postgres::timelines::TimelinesError;
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a step did not succeed. It is planned again from what is there then.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,28 @@ impl StepError {
     }
 }
 
+/// How long one attempt at a step may take; `None`: as long as it takes.
+pub(crate) fn limit(step: &Step) -> Option<Duration> {
+    match step {
+        Step::Initialise => Some(postgres::instance::INITDB_LIMIT),
+        Step::StopFast => Some(LONGEST_STOP),
+        // With the checkpoint before it.
+        Step::Restart => Some(LONGEST_STOP.saturating_add(process::FAST_PATIENCE)),
+        Step::StopImmediate => Some(process::LONGEST_IMMEDIATE_STOP),
+        Step::Promote { .. } => Some(promote::PROMOTE_LIMIT),
+        Step::Checkpoint => Some(promote::CHECKPOINT_LIMIT),
+        Step::Clone { .. } | Step::Rewind { .. } | Step::Barrier(_) => None,
+        Step::Adopt
+        | Step::Configure(_)
+        | Step::StartStandby
+        | Step::StartPrimary
+        | Step::Admit { .. }
+        | Step::ConfirmPromotion
+        | Step::Block
+        | Step::Set(_) => Some(LONGEST_STEP),
+    }
+}
+
 impl Node {
     /// Carries out a step, or begins it where it is long.
     pub async fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
@@ -115,6 +141,26 @@ impl Node {
             Step::Set(spec) => self.set_spec(spec).await,
             Step::Barrier(spec) => self.barrier(spec).await,
             Step::Checkpoint => self.begin_checkpoint().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::ids::{NodeId, TimelineId};
+
+    /// What is given up after a while says so; a copy takes as long as it takes.
+    #[test]
+    fn limits() {
+        let from = NodeId(1);
+        assert_eq!(limit(&Step::Clone { from }), None);
+        assert_eq!(limit(&Step::Rewind { from }), None);
+        let timeline = TimelineId(3);
+        let ours = [Step::Initialise, Step::StopFast, Step::StopImmediate, Step::StartStandby];
+        for step in ours.into_iter().chain([Step::Promote { timeline }, Step::Block]) {
+            let limit = limit(&step).unwrap();
+            assert!(!limit.is_zero() && limit <= LONGEST_STEP, "{step:?}: {limit:?}");
         }
     }
 }

@@ -75,7 +75,7 @@ impl Watch {
                 of = running;
             }
             if now >= next {
-                self.ask(&mut vitals, &mut asked, of.is_some(), now);
+                self.ask(&mut vitals, &mut asked, of.as_ref(), now);
                 next = now.plus(self.timers().report_interval_ms);
             }
             self.judge(&vitals, now);
@@ -100,10 +100,11 @@ impl Watch {
         patience.map_or(next, |end| end.min(next)).since(now).max(1)
     }
 
-    fn ask(&self, vitals: &mut Vitals, asked: &mut Asked, runs: bool, now: Millis) {
-        if runs && asked.connection.is_none() {
+    fn ask(&self, vitals: &mut Vitals, asked: &mut Asked, of: Option<&Postmaster>, now: Millis) {
+        if let Some(server) = of.filter(|_| asked.connection.is_none()) {
             vitals.postgres.ask(now);
-            let (target, limit) = (self.target.clone(), self.timers().node_timeout());
+            let target = self.target.clone().of(server.instance());
+            let limit = self.timers().node_timeout();
             asked.connection = Some(tokio::spawn(connect(target, limit)));
         }
         if asked.write.is_none() {

@@ -36,6 +36,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/members", get(formations::members))
         .route("/postgres-settings", get(formations::postgres_settings))
         .route("/explain", get(explanations::explain))
+        .route("/timelines", get(explanations::timelines))
         .route("/events", get(events::list))
         .route("/stream", get(stream::stream))
         .route("/actions", post(actions::act))

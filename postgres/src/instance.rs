@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `initdb` writes and syncs some 40 MB; on a slow disk that takes its time.
-const INITDB_LIMIT: Duration = Duration::from_mins(5);
+pub const INITDB_LIMIT: Duration = Duration::from_mins(5);
 
 /// Nothing is done but reading; what takes longer is a disk that does not answer.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);

@@ -216,7 +216,15 @@ impl Postmaster {
         }
         let log_start = fs::metadata(&instance.log_path).map_or(0, |meta| meta.len());
         let process = Arc::new(process);
-        Ok(Some(Self { process, exit: None, instance: instance.clone(), log_start, before: None }))
+        // It may have been started under another port, which its socket is named after.
+        let port = file.port.unwrap_or(instance.port);
+        let instance = Instance { port, ..instance.clone() };
+        Ok(Some(Self { process, exit: None, instance, log_start, before: None }))
+    }
+
+    /// What it was started as, as far as that is known: with the port that it has.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// The number of the process.

@@ -140,6 +140,14 @@ impl Target {
         }
     }
 
+    /// The same over the socket of a server that may have another port.
+    #[must_use]
+    pub fn of(mut self, instance: &Instance) -> Self {
+        self.host = Host::Socket(instance.socket_dir.clone());
+        self.port = instance.port;
+        self
+    }
+
     /// With a password.
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {

@@ -124,6 +124,8 @@ pub struct Orders {
     pub restart: u64,
     /// Make a new copy of the primary's data, as a standby.
     pub copy: u64,
+    /// Destroy the data, once the node has left.
+    pub destroy: u64,
 }
 
 /// A goal with everything the keeper needs to reach it.

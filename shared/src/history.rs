@@ -3,7 +3,7 @@
 //! PostgreSQL numbers timelines; we number epochs. The lineage ties each epoch to the timeline number
 //! that was reserved for it, and, once its primary has reported, to where it really begins.
 
-use crate::ids::{Epoch, TimelineId};
+use crate::ids::{Epoch, NodeId, TimelineId};
 use crate::lsn::{Lsn, Position};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,18 @@ pub struct LineageEntry {
     /// The epoch it continues and where it begins, as its primary reported after the promotion;
     /// `None` before that, and for ever if it never was promoted.
     pub start: Option<Start>,
+    /// The timeline was begun by hand on this node, and an operator has accepted it. Only what this node
+    /// has on it is of the epoch: another one may have got the same number in the same way, and no file
+    /// tells the two apart. Assignments to this node say `None`, since its own log needs no proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<NodeId>,
+}
+
+impl LineageEntry {
+    /// An epoch that has been decided, on the timeline reserved for it.
+    pub fn reserved(epoch: Epoch, timeline: TimelineId) -> Self {
+        Self { epoch, timeline, start: None, accepted: None }
+    }
 }
 
 /// Where an epoch continues another.
@@ -116,7 +128,7 @@ impl Lineage {
     /// The position of a log that ends at `lsn` on this history; `None` where the last record is on
     /// a timeline that no epoch owns.
     pub fn position(&self, history: &History, lsn: Lsn) -> Option<Position> {
-        if self.has_strayed(history, lsn) {
+        if self.has_strayed(history, lsn) || self.is_doubtful(history, lsn) {
             return None;
         }
         let epoch = self.epoch_of(history.timeline_at(lsn))?;
@@ -144,6 +156,46 @@ impl Lineage {
             .iter()
             .filter(|segment| segment.end < lsn && Some(segment.timeline) > first)
             .any(|segment| self.epoch_of(segment.timeline).is_none())
+    }
+
+    /// Whether the log up to `lsn` may be of another timeline than the one that was accepted under the
+    /// same number: it ends there, or goes on from there on one that no epoch owns. A timeline of a later
+    /// epoch behind it is proof enough: its number was given once (rule 8).
+    pub fn is_doubtful(&self, history: &History, lsn: Lsn) -> bool {
+        let is_accepted = |timeline| {
+            self.0.iter().any(|entry| entry.timeline == timeline && entry.accepted.is_some())
+        };
+        let last = history.timeline_at(lsn);
+        let mut passed = history.ancestors.iter().filter(|segment| segment.end < lsn);
+        is_accepted(last)
+            || self.epoch_of(last).is_none() && passed.any(|segment| is_accepted(segment.timeline))
+    }
+
+    /// The timelines of a log that no epoch owns, oldest first, each with the one before it and where it
+    /// begins; `None` if they do not continue the group's history. Whether the numbers of those before
+    /// are really the group's timelines shows in where they begin.
+    pub fn strays(&self, history: &History) -> Option<Vec<(Segment, TimelineId)>> {
+        let timelines = history.ancestors.iter().skip(1).map(|segment| segment.timeline);
+        let mut strays = Vec::new();
+        for (before, timeline) in history.ancestors.iter().zip(timelines.chain([history.timeline]))
+        {
+            match self.0.iter().find(|entry| entry.timeline == timeline) {
+                None if Some(timeline) > self.0.first().map(|entry| entry.timeline) => {
+                    strays.push((*before, timeline));
+                }
+                None => {}
+                // Ours behind one that is not, or one that begins elsewhere: a number that was taken twice.
+                Some(entry) => {
+                    let elsewhere =
+                        entry.start.is_some_and(|s| s.parent.is_some() && s.lsn != before.end);
+                    if !strays.is_empty() || elsewhere {
+                        return None;
+                    }
+                }
+            }
+        }
+        let (first, _) = strays.first()?;
+        self.epoch_of(first.timeline).map(|_| strays)
     }
 
     /// Writes down where epochs began that a primary has in its history and whose start nobody
@@ -191,7 +243,7 @@ mod tests {
 
     fn entry(epoch: u64, timeline: u32, start: Option<(u64, u64)>) -> LineageEntry {
         let start = start.map(|(parent, lsn)| Start { parent: Some(Epoch(parent)), lsn: Lsn(lsn) });
-        LineageEntry { epoch: Epoch(epoch), timeline: TimelineId(timeline), start }
+        LineageEntry { start, ..LineageEntry::reserved(Epoch(epoch), TimelineId(timeline)) }
     }
 
     fn at(epoch: u64, lsn: u64) -> Position {
@@ -237,6 +289,55 @@ mod tests {
         let foreign = History::parse(TimelineId(4), "1\t0/50\tx\n").unwrap();
         assert_eq!(lineage().position(&foreign, Lsn(101)), None);
         assert_eq!(lineage().position(&foreign, Lsn(70)), Some(at(1, 70)));
+    }
+
+    /// Timeline 6 was begun by hand at 150 of timeline 5, and accepted; 8 continues it at 170.
+    fn with_an_accepted_one() -> Lineage {
+        let mut lineage = lineage();
+        lineage.0.truncate(3);
+        let accepted = Some(NodeId(2));
+        lineage.0.push(LineageEntry { accepted, ..entry(4, 6, Some((3, 150))) });
+        lineage.0.push(entry(5, 8, Some((4, 170))));
+        lineage
+    }
+
+    #[test]
+    fn a_log_on_an_accepted_timeline_is_doubtful_until_a_later_epoch() {
+        let lineage = with_an_accepted_one();
+        let on = |text: &str, timeline| History::parse(TimelineId(timeline), text).unwrap();
+        let to_six = on("1\t0/64\tx\n5\t0/96\tx\n", 6);
+        assert!(!lineage.is_doubtful(&to_six, Lsn(0x96)), "before the fork");
+        assert!(lineage.is_doubtful(&to_six, Lsn(0x97)));
+        assert_eq!(lineage.position(&to_six, Lsn(0x97)), None);
+        let to_eight = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/AA\tx\n", 8);
+        assert!(lineage.is_doubtful(&to_eight, Lsn(0xA0)));
+        assert!(!lineage.is_doubtful(&to_eight, Lsn(0xAB)), "its own promotion, or streamed");
+        assert_eq!(lineage.position(&to_eight, Lsn(0xAB)), Some(at(5, 0xAB)));
+        let to_seven = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/AA\tx\n", 7);
+        assert!(lineage.is_doubtful(&to_seven, Lsn(0xAB)), "promoted by hand once more");
+        // The node itself is not told.
+        let mut own = lineage;
+        own.0[3].accepted = None;
+        assert_eq!(own.position(&to_six, Lsn(0x97)), Some(at(4, 0x97)));
+    }
+
+    #[test]
+    fn strays_leave_the_history_and_do_not_come_back() {
+        let lineage = lineage();
+        let on = |text: &str, timeline| History::parse(TimelineId(timeline), text).unwrap();
+        let strays = |history: &History| {
+            let strays = lineage.strays(history)?;
+            Some(strays.iter().map(|(s, t)| (s.timeline.0, s.end.0, t.0)).collect::<Vec<_>>())
+        };
+        assert_eq!(strays(&on("1\t0/64\tx\n", 5)), None, "ours");
+        assert_eq!(strays(&on("1\t0/64\tx\n5\t0/96\tx\n", 6)), Some(vec![(5, 0x96, 6)]));
+        let twice = on("1\t0/64\tx\n5\t0/96\tx\n6\t0/A0\tx\n", 8);
+        assert_eq!(strays(&twice), Some(vec![(5, 0x96, 6), (6, 0xA0, 8)]));
+        // The number of ours, reached by hand, or begun elsewhere.
+        assert_eq!(strays(&on("1\t0/64\tx\n5\t0/96\tx\n6\t0/A0\tx\n", 7)), None);
+        assert_eq!(strays(&on("1\t0/50\tx\n5\t0/96\tx\n", 6)), None);
+        // Nothing says where it comes from.
+        assert_eq!(strays(&on("", 9)), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one call that a keeper makes again and again: the report, and its answer.
 
 use crate::goal::{Assignment, Order, Orders};
-use crate::history::Segment;
+use crate::history::{History, Segment};
 use crate::ids::{Epoch, Gen, NodeId, Revision, SystemIdentifier, Ticket, TimelineId};
 use crate::lsn::{Lsn, Position};
 use crate::pgsettings::{Catalogue, SettingsReport};
@@ -67,6 +67,9 @@ pub struct Report {
     /// All that it knows of the group, where the last answer was that the monitor is in quarantine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Box<Offer>>,
+    /// Its log goes on on a timeline that no epoch owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray: Option<Stray>,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -110,8 +113,18 @@ impl Report {
             catalogue: None,
             offer: None,
             done: Orders::default(),
+            stray: None,
         }
     }
+}
+
+/// A log that left the group's history on a timeline of its own: somebody has promoted this node by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stray {
+    /// The timelines that it went through.
+    pub history: History,
+    /// Where it ends; `None` while that is not established (rule 4).
+    pub end: Option<Lsn>,
 }
 
 /// What a keeper has persisted of its assignment.
@@ -258,6 +271,10 @@ pub struct StepView {
     pub progress: Option<(u64, u64)>,
     /// For how long it has been under way.
     pub elapsed_ms: u64,
+    /// How long one attempt may take before it is given up and made again; `None`: as long as it takes, as
+    /// of copies, and of waits for something that may come at any time.
+    #[serde(default)]
+    pub limit_ms: Option<u64>,
 }
 
 /// The answer to a report.

@@ -296,9 +296,11 @@ impl World {
             Disturbance::SetQuorum => {
                 self.set_node(id, "replication-quorum", if on { "true" } else { "false" });
             }
-            Disturbance::Drop if spare => self.ask(&Action::Drop { node, force: false }),
+            Disturbance::Drop if spare => {
+                self.ask(&Action::Drop { node, force: false, destroy: false });
+            }
             Disturbance::DropByForce if spare && gone => {
-                self.ask(&Action::Drop { node, force: true });
+                self.ask(&Action::Drop { node, force: true, destroy: false });
             }
             Disturbance::OrderRestart => self.ask(&Action::Restart { node }),
             Disturbance::OrderCopy => self.ask(&Action::Reinit { node }),

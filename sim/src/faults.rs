@@ -142,7 +142,7 @@ impl World {
             Some(persisted.assignment.member(machine.id)?.name.clone())
         });
         for node in named.collect::<Vec<_>>() {
-            self.ask(&Action::Drop { node, force: true });
+            self.ask(&Action::Drop { node, force: true, destroy: false });
         }
     }
 

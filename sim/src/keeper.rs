@@ -6,6 +6,7 @@ use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
+use fsm::node::standby::stray;
 use fsm::node::view::{Due, Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
@@ -501,6 +502,7 @@ impl Machine {
             catalogue: None,
             offer: None,
             done: self.done,
+            stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
         })
     }
 

@@ -68,6 +68,7 @@ fn kind(operation: &Operation) -> Option<Due> {
         OperationKind::Switchover
         | OperationKind::Failover
         | OperationKind::Promote
+        | OperationKind::AcceptTimeline
         | OperationKind::MaintenanceOn
         | OperationKind::MaintenanceOff
         | OperationKind::Drop => None,

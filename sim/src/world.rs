@@ -461,6 +461,7 @@ pub fn request(number: u64) -> JoinRequest {
         standby: false,
         identity: None,
         passwords: None,
+        unchanged: false,
     }
 }
 

@@ -53,7 +53,7 @@ fn released_under_neither(mutation: Mutation) -> Option<Violation> {
     let (b, c) = (standbys[0], standbys[1]);
     let node = world.monitor.record.nodes[&b].name.clone();
     // Nothing else takes two steps at once: the number falls with the node.
-    world.ask(&Action::Drop { node, force: true });
+    world.ask(&Action::Drop { node, force: true, destroy: false });
     for _ in 0..5 {
         world.keeper_turn(a);
         while !world.messages.is_empty() {
@@ -204,7 +204,7 @@ fn the_last_copy_is_not_dropped() {
     let names: Vec<_> =
         [standby, primary].map(|id| world.monitor.record.nodes[&id].name.clone()).into();
     for (node, force) in names.into_iter().zip([false, true]) {
-        world.ask(&Action::Drop { node, force });
+        world.ask(&Action::Drop { node, force, destroy: false });
     }
     assert!(world.monitor.record.nodes[&standby].dropping);
     walk::converge(&mut world).unwrap();

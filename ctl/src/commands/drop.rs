@@ -3,7 +3,8 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::operation::{self, Wait};
+use crate::operation::Wait;
+use crate::prediction::DryRun;
 use shared::api::Action;
 use shared::ids::NodeName;
 
@@ -23,6 +24,11 @@ enum What {
         /// Without the node's consent, because it is dead
         #[arg(long)]
         force: bool,
+        /// Its keeper removes data, WAL and its own state once the node has left
+        #[arg(long, conflicts_with = "force")]
+        destroy: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
         #[command(flatten)]
         wait: Wait,
     },
@@ -30,7 +36,7 @@ enum What {
 
 impl Drop {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let What::Node { node, force, wait } = self.what;
-        operation::perform(context, &Action::Drop { node, force }, &wait).await
+        let What::Node { node, force, destroy, dry_run, wait } = self.what;
+        dry_run.perform(context, &Action::Drop { node, force, destroy }, &wait).await
     }
 }

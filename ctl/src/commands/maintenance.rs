@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::operation::{self, Wait};
+use crate::prediction::DryRun;
 use shared::api::Action;
 use shared::ids::NodeName;
 
@@ -24,6 +25,8 @@ enum Turn {
         #[arg(long)]
         allow_failover: bool,
         #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
         wait: Wait,
     },
     /// Ends maintenance
@@ -37,10 +40,15 @@ enum Turn {
 
 impl Maintenance {
     pub async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let (node, on, allow_failover, wait) = match self.turn {
-            Turn::On { node, allow_failover, wait } => (node, true, allow_failover, wait),
-            Turn::Off { node, wait } => (node, false, false, wait),
-        };
-        operation::perform(context, &Action::Maintenance { node, on, allow_failover }, &wait).await
+        match self.turn {
+            Turn::On { node, allow_failover, dry_run, wait } => {
+                let action = Action::Maintenance { node, on: true, allow_failover };
+                dry_run.perform(context, &action, &wait).await
+            }
+            Turn::Off { node, wait } => {
+                let action = Action::Maintenance { node, on: false, allow_failover: false };
+                operation::perform(context, &action, &wait).await
+            }
+        }
     }
 }

@@ -178,7 +178,9 @@ fn step(node: &NodeStatus) -> Option<String> {
     });
     let elapsed = duration(step.elapsed_ms / 1000 * 1000);
     let progress = progress.unwrap_or_default();
-    Some(format!("{}: {}{progress}, for {elapsed}", node.name, step.name))
+    let limit = step.limit_ms.map(|ms| format!(" of {} at most", duration(ms)));
+    let limit = limit.unwrap_or_default();
+    Some(format!("{}: {}{progress}, for {elapsed}{limit}", node.name, step.name))
 }
 
 fn operation(operation: &OperationStatus) -> Vec<String> {

@@ -139,6 +139,7 @@ fn elect(story: &Story<'_>, now: Now) -> Record {
         cannot_fetch: BTreeSet::new(),
         drain: false,
         loss: None,
+        timeline: None,
     });
     let rests = |id: &NodeId| {
         let voice = story.voices.get(id);

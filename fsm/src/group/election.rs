@@ -1,6 +1,7 @@
 //! Elections (rules 5 and 6): who the witnesses are, whether they cover every spec that may be in
 //! force, and which candidate wins. In which order candidates are looked at is in `ranking`.
 
+use super::acceptance;
 use super::detector::{Verdict, verdict};
 use super::ranking::{has_data, is_eligible, lacks_room, rank};
 use super::record::{Election, Record};
@@ -110,9 +111,10 @@ pub(crate) fn successors(record: &Record, view: &View, now: Now) -> BTreeMap<Nod
 /// The position to expect of a node before it is sealed: that of its log, by its last report.
 pub(crate) fn last_position(record: &Record, view: &View, id: NodeId) -> Option<Position> {
     let report = view.report(id).filter(|report| has_data(report))?;
-    let epoch = report.postgres.timeline.and_then(|timeline| record.lineage.epoch_of(timeline));
-    let lsn = report.postgres.lsn?;
-    epoch.map(|epoch| Position { epoch, lsn })
+    let timeline = report.postgres.timeline?;
+    let entry = record.lineage.0.iter().find(|entry| entry.timeline == timeline)?;
+    let is_proven = entry.accepted.is_none_or(|node| node == id);
+    is_proven.then_some(Position { epoch: entry.epoch, lsn: report.postgres.lsn? })
 }
 
 /// The nodes that report.
@@ -169,6 +171,9 @@ fn patience(
 /// What the election comes to with the witnesses that there are.
 fn best(record: &Record, view: &View, election: &Election, now: Now, tie_break: u64) -> Choice {
     let witnesses = witnesses(record, view);
+    if let Some(choice) = acceptance::choose(record, view, election, now, &witnesses) {
+        return choice;
+    }
     let alive: BTreeSet<_> = living(record, view, now).collect();
     let ranked = rank(record, view, election, &witnesses, tie_break);
     let mut second_best = None;
@@ -195,7 +200,9 @@ fn best(record: &Record, view: &View, election: &Election, now: Now, tie_break: 
     if let Some((candidate, witnesses)) = second_best {
         return Choice::Elect { candidate, witnesses };
     }
-    if let (Some(loss), Some((candidate, proof))) = (election.loss, without_proof) {
+    // Whoever accepted a certain timeline accepted no other loss.
+    let loss = election.loss.filter(|_| election.timeline.is_none());
+    if let (Some(loss), Some((candidate, proof))) = (loss, without_proof) {
         return choose_with_loss(record, view, loss.fenced, now, (candidate, proof));
     }
     if covers(&record.specs, &witnesses) {
@@ -247,7 +254,7 @@ fn best_source(
 /// Rule 12: without proof, wait until no lease can be held any more; and the old primary must not
 /// be able to prove itself by standbys that are not sealed, unless the operator says it is fenced. A
 /// standby that is down counts for nobody: it waits for the monitor's answer when it starts.
-fn choose_with_loss(
+pub(super) fn choose_with_loss(
     record: &Record,
     view: &View,
     fenced: bool,

@@ -197,8 +197,13 @@ fn explain_waiting(record: &Record, waiting: &Waiting) -> Blocker {
             blocker(record, "lease", &BTreeSet::new(), text)
         }
         Waiting::Fencing(ids) => {
+            let accepted = record.phase.election().and_then(|election| election.timeline);
+            let command = accepted.map_or_else(
+                || "failover --allow-data-loss".to_owned(),
+                |timeline| format!("accept timeline {timeline} --reason TEXT"),
+            );
             let text = format!(
-                "{} could still acknowledge commits for the old primary; make sure that it is off, then say so with `pgtandem failover --allow-data-loss --fenced`",
+                "{} could still acknowledge commits for the old primary; make sure that it is off, then say so with `pgtandem {command} --fenced`",
                 if ids.is_empty() { "somebody".to_owned() } else { record.names_of(ids) }
             );
             blocker(record, "old_primary_not_fenced", ids, text)

@@ -4,6 +4,7 @@ use super::pgsettings::settings_of;
 use super::record::{Node, Phase, Record};
 use super::view::View;
 use shared::goal::{Assignment, Goal, Keepsake, Member, Standing, Upstream};
+use shared::history::Lineage;
 use shared::ids::NodeId;
 use shared::report::Lease;
 use shared::spec::Spec;
@@ -19,7 +20,7 @@ pub fn assignment(record: &Record, view: &View, id: NodeId) -> Option<Assignment
         goal_state,
         goal,
         members: record.nodes.iter().map(|(id, node)| member(*id, node)).collect(),
-        lineage: record.lineage.clone(),
+        lineage: lineage_for(record, id),
         system_identifier: record.system_identifier,
         timers: record.settings.timers(),
         may_stop: may_stop(record, view, id),
@@ -45,6 +46,15 @@ fn keepsake(record: &Record) -> Keepsake {
         nodes: record.nodes.iter().map(|(id, node)| (*id, standing(node))).collect(),
         next_node: record.next_node,
     }
+}
+
+/// The epochs, as a node has to take them: its own log needs no proof that it is what was accepted.
+fn lineage_for(record: &Record, id: NodeId) -> Lineage {
+    let mut lineage = record.lineage.clone();
+    for entry in lineage.0.iter_mut().filter(|entry| entry.accepted == Some(id)) {
+        entry.accepted = None;
+    }
+    lineage
 }
 
 fn member(id: NodeId, node: &Node) -> Member {

@@ -83,6 +83,16 @@ fn check_unique(
     Ok(())
 }
 
+/// The address of a keeper's REST interface where the host is called otherwise; one that is reached elsewhere
+/// than its Postgres stays.
+pub(super) fn rest_at(rest: &str, from: &str, to: &str) -> String {
+    let bracketed = |host: &str| {
+        if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+    };
+    let port = rest.strip_prefix(&bracketed(from)).and_then(|rest| rest.strip_prefix(':'));
+    port.map_or_else(|| rest.to_owned(), |port| format!("{}:{port}", bracketed(to)))
+}
+
 fn known(
     record: &Record,
     request: &JoinRequest,
@@ -100,8 +110,12 @@ fn known(
         let message = format!("this is not the keeper that joined as node {id}");
         return Err(refused("bad_secret", message, &request.name));
     }
-    check_unique(record, request, Some(id))?;
-    let moved = addressed(node, request);
+    let moved = if request.unchanged {
+        Node { rest: rest_at(&request.rest, &request.host, &node.host), ..node.clone() }
+    } else {
+        check_unique(record, request, Some(id))?;
+        addressed(node, request)
+    };
     if moved == *node {
         return Ok(Joined { node: id, decision: None });
     }

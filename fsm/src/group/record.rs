@@ -155,6 +155,9 @@ pub struct Election {
     pub drain: bool,
     /// The operator accepted that acknowledged commits may be lost.
     pub loss: Option<LossAccepted>,
+    /// And that they are, in favour of this timeline, which the preferred node is on.
+    #[serde(default)]
+    pub timeline: Option<TimelineId>,
 }
 
 /// What the operator accepted.
@@ -245,6 +248,8 @@ pub enum OperationKind {
     Restart,
     /// A new copy of the data.
     Reinit,
+    /// A timeline that was begun by hand becomes the group's.
+    AcceptTimeline,
 }
 
 impl OperationKind {
@@ -259,6 +264,7 @@ impl OperationKind {
             Self::Drop => "drop",
             Self::Restart => "restart",
             Self::Reinit => "reinit",
+            Self::AcceptTimeline => "accept timeline",
         }
     }
 
@@ -271,7 +277,8 @@ impl OperationKind {
             | Self::Promote
             | Self::MaintenanceOn
             | Self::MaintenanceOff
-            | Self::Drop => false,
+            | Self::Drop
+            | Self::AcceptTimeline => false,
         }
     }
 }
@@ -586,7 +593,7 @@ impl Record {
             if let Some(node) = operation.target.and_then(|id| self.nodes.get_mut(&id))
                 && operation.kind.is_order()
             {
-                node.orders = Orders::default();
+                node.orders = Orders { destroy: node.orders.destroy, ..Orders::default() };
             }
             let mut result = self.result_of(&operation, outcome, reason);
             result.finished_at = Some(now.wall);

@@ -5,7 +5,6 @@ use super::election::{could_replace_primary, missing};
 use super::ranking::{has_data, lacks_room};
 use super::record::{Decision, LossAccepted, Node, Note, Operation, OperationKind, Phase, Record};
 use super::rules::election::begin;
-use super::rules::upkeep::without;
 use super::sync::replica;
 use super::view::View;
 use crate::Now;
@@ -16,7 +15,9 @@ use shared::lsn::Lsn;
 use shared::report::Replica;
 use std::collections::BTreeMap;
 
+mod acceptance;
 pub(super) mod configure;
+mod drops;
 mod orders;
 mod quarantine;
 mod values;
@@ -66,7 +67,18 @@ pub fn apply(record: &Record, view: &View, action: &Action, now: Now) -> Result<
             if_revision: *if_revision,
             by: by.as_deref(),
         }),
-        Action::Drop { node, force } => request.drop_node(node, *force),
+        Action::Drop { node, force: true, destroy: false } => request.drop_by_force(node),
+        Action::Drop { node, force: false, destroy } => request.drop_node(node, *destroy),
+        Action::Drop { node, force: true, destroy: true } => Err(refused(
+            "by_force",
+            format!(
+                "whoever is dropped by force is not asked to destroy anything; run `pgtandem-keeper drop --destroy` where {node} is"
+            ),
+            &[node],
+        )),
+        Action::AcceptTimeline { timeline, reason, fenced } => {
+            request.accept_timeline(*timeline, reason.trim(), LossAccepted { fenced: *fenced })
+        }
         Action::Restart { node } => request.restart(node),
         Action::Reinit { node } => request.reinit(node),
         Action::Pause => Ok(request.pause()),
@@ -283,7 +295,7 @@ impl Request<'_> {
         if let Phase::Electing(election) | Phase::Forwarding { election, .. } = &self.record.phase {
             // The election under way goes on with what the operator accepts.
             let mut election = election.clone();
-            election.loss = loss;
+            (election.loss, election.timeline) = (loss, None);
             let next = Record { phase: Phase::Electing(election), ..self.record.clone() };
             let note = Note::new(
                 "operation",
@@ -387,52 +399,5 @@ impl Request<'_> {
             return Ok(self.done(next, note));
         }
         Ok(self.accepted(next, OperationKind::MaintenanceOff, Some(id), note))
-    }
-
-    fn drop_node(&self, name: &NodeName, force: bool) -> Result<Reply, ApiError> {
-        let (id, node) = self.named(name)?;
-        if force {
-            let mut next = without(self.record, id);
-            if next.operation.as_ref().is_some_and(|operation| operation.target == Some(id)) {
-                next.finish(Outcome::Failed, "the node was dropped", self.now);
-            }
-            let note =
-                Note::new("node", "operator", format!("{name} is dropped by force")).about(id);
-            return Ok(if next.operation.is_some() {
-                self.done(next, note)
-            } else {
-                self.accepted(next, OperationKind::Drop, Some(id), note)
-            });
-        }
-        if node.dropping {
-            return Ok(self.already(format!("{name} is being dropped already")));
-        }
-        if self.record.phase != Phase::Forming {
-            self.free()?;
-        }
-        if self.is_dead(id) {
-            let message = format!("{name} does not answer; --force drops it all the same");
-            return Err(refused("node_is_dead", message, &[name]));
-        }
-        if self.record.primary == Some(id) {
-            if self.somebody_can_take_over().is_err() {
-                let message = format!(
-                    "{name} is the primary and nobody can take over; --force drops it all the same"
-                );
-                return Err(refused("is_primary", message, &[name]));
-            }
-            let next = begin(self.record, OperationKind::Drop.name(), None, true, None);
-            let note =
-                Note::new("phase", "operator", format!("{name} hands over before it is dropped"))
-                    .about(id)
-                    .change(self.record.phase.name(), next.phase.name());
-            return Ok(self.accepted(next, OperationKind::Drop, Some(id), note));
-        }
-        let mut next = self.record.clone();
-        if let Some(node) = next.nodes.get_mut(&id) {
-            node.dropping = true;
-        }
-        let note = Note::new("node", "operator", format!("{name} is to be dropped")).about(id);
-        Ok(self.accepted(next, OperationKind::Drop, Some(id), note))
     }
 }

@@ -146,6 +146,14 @@ impl View {
         self.catalogues.retain(|version, _| run.contains(&version));
     }
 
+    /// The keeper of a node has started, perhaps elsewhere: it lives, and what else was seen of the node
+    /// before, by its peers too, says nothing any more.
+    pub fn note_join(&mut self, id: NodeId, now: Millis) {
+        let Some(evidence) = self.nodes.get_mut(&id) else { return };
+        (evidence.keeper, evidence.postgres) = (Probe::Answered(now), Probe::Unknown);
+        evidence.peers.clear();
+    }
+
     /// Whether it is not known which settings the server has that this report is about.
     pub fn wants_catalogue(&self, report: &Report) -> bool {
         let version = report.postgres.version.as_ref();

@@ -60,6 +60,7 @@ pub(super) fn plain_election() -> Election {
         cannot_fetch: BTreeSet::new(),
         drain: false,
         loss: None,
+        timeline: None,
     }
 }
 

@@ -5,6 +5,7 @@ use super::view::{Admitted, Data, File, Lack, LocalView, Persisted, Process, Ups
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
 use shared::lsn::{Lsn, Position};
+use shared::report::Stray;
 use shared::state::NodeState;
 
 /// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
@@ -113,6 +114,18 @@ fn has_left(view: &LocalView, persisted: &Persisted, epoch: Epoch) -> bool {
     !is_known(&persisted.assignment.lineage, history, epoch)
 }
 
+/// What is told of a log that goes on on a timeline that no epoch owns: an operator may accept it.
+pub fn stray(view: &LocalView, persisted: &Persisted) -> Option<Stray> {
+    let history = match (&view.server, &view.data) {
+        (Some(server), _) => &server.history,
+        (None, Data::Present { history, .. }) => history,
+        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return None,
+    };
+    persisted.assignment.lineage.strays(history)?;
+    let end = view.established().map(|(_, end)| end);
+    Some(Stray { history: history.clone(), end })
+}
+
 /// The admission that the assignment asks for.
 fn wanted(persisted: &Persisted, upstream: NodeId) -> Option<Admitted> {
     let assignment = &persisted.assignment;
@@ -171,7 +184,7 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
             .unwrap_or_else(|| Plan::wait(state, "the end of the local log"));
     };
     let lineage = &persisted.assignment.lineage;
-    if lineage.has_strayed(history, end) {
+    if lineage.has_strayed(history, end) || lineage.is_doubtful(history, end) {
         // Its timeline may have a number of ours: pg_rewind would see no divergence (C6).
         return Plan::step(state, Step::Clone { from: wanted.upstream });
     }

@@ -42,6 +42,7 @@ fn join_request() -> Result<JoinRequest> {
         standby: false,
         identity: None,
         passwords: None,
+        unchanged: false,
     })
 }
 

@@ -79,7 +79,9 @@ impl Node {
         let mut command = postgres::run::command(&self.instance, Program::Psql);
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
         command.arg("-h").arg(&self.instance.socket_dir);
-        command.arg("-p").arg(self.instance.port.to_string());
+        let running = self.running();
+        let port = running.as_ref().map_or(self.instance.port, |server| server.instance().port);
+        command.arg("-p").arg(port.to_string());
         command.arg("-U").arg(&self.config.superuser);
         command.arg("--no-password");
         command.stdin(std::process::Stdio::piped());

@@ -7,14 +7,16 @@ use postgres::timelines;
 use std::time::Duration;
 
 /// How long a fast stop may take: its checkpoint writes what is dirty.
-const FAST_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const FAST_PATIENCE: Duration = Duration::from_secs(30);
 /// An immediate stop writes nothing; PostgreSQL itself kills what does not end within 5 s.
 const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(6);
 /// A killed process ends unless the kernel is stuck.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// All of them, one after the other.
-pub(crate) const LONGEST_STOP: Duration =
-    FAST_PATIENCE.saturating_add(IMMEDIATE_PATIENCE).saturating_add(KILL_PATIENCE);
+pub(crate) const LONGEST_STOP: Duration = FAST_PATIENCE.saturating_add(LONGEST_IMMEDIATE_STOP);
+/// The last two.
+pub(super) const LONGEST_IMMEDIATE_STOP: Duration =
+    IMMEDIATE_PATIENCE.saturating_add(KILL_PATIENCE);
 
 impl Node {
     /// Starts Postgres; whether it gets ready is seen later.

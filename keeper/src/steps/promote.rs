@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Recovery ends once the startup process has read what is there: local WAL only.
-const PROMOTE_LIMIT: Duration = Duration::from_mins(1);
+pub(super) const PROMOTE_LIMIT: Duration = Duration::from_mins(1);
 /// A checkpoint writes what is dirty, which may be much.
-const CHECKPOINT_LIMIT: Duration = Duration::from_hours(1);
+pub(super) const CHECKPOINT_LIMIT: Duration = Duration::from_hours(1);
 
 impl Node {
     /// Rule 8, then `pg_promote`, then the wait for the end of recovery.

@@ -205,6 +205,7 @@ impl Task {
             Ok(joined) => joined,
             Err(error) => return drop(reply.send(Err(error))),
         };
+        self.view.note_join(joined.node, now.mono);
         let next = joined.decision.as_ref().map_or(&self.record, |decision| &decision.record);
         let answer = next
             .identity_of(joined.node)

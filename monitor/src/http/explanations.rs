@@ -7,14 +7,16 @@ use crate::group::Group;
 use axum::Json;
 use fsm::Now;
 use fsm::group::request::unknown_node;
-use fsm::group::{Record, View, explain as why, whatif};
+use fsm::group::{Record, View, explain as why, timelines as history, whatif};
 use serde::Deserialize;
-use shared::api::{Action, ApiError, Explanation, Prediction};
+use shared::api::{Action, ApiError, Explanation, Prediction, Timelines};
 use shared::ids::{FormationId, InvalidName, NodeId, NodeName};
 use std::collections::BTreeSet;
 
 /// From so many of the last changes of the primary it is estimated how long the next one takes.
 const CHANGES: u32 = 5;
+/// Of so many changes of the phase it is told why they were: some five belong to each election.
+const PHASES: u32 = 10_000;
 
 /// `?node=NAME&if_dies=NAME,NAME`.
 #[derive(Deserialize)]
@@ -55,6 +57,17 @@ pub(super) async fn predict(
     let prediction =
         on_a_copy(&group, move |record, view, now| whatif::ask(record, view, &action, now));
     Ok(Json(prediction.await?))
+}
+
+/// `GET .../timelines`.
+pub(super) async fn timelines(service: State, path: PathPart) -> Result<Json<Timelines>> {
+    let formation: FormationId = path.parse("formation")?;
+    let group = service.group(&formation)?;
+    let phases = service.store()?.newest_phases(&formation, PHASES).await?;
+    let told = on_a_copy(&group, move |record, view, now| {
+        Ok(history::timelines(record, view, &phases, now))
+    });
+    Ok(Json(told.await?))
 }
 
 async fn on_a_copy<T: Send + 'static>(

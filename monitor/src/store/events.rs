@@ -106,6 +106,28 @@ impl Store {
         rows.into_iter().map(event).collect()
     }
 
+    /// The newest `count` changes of the group's phase, in order.
+    pub async fn newest_phases(
+        &self,
+        formation: &FormationId,
+        count: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        let rows: Vec<Row> = limited(async {
+            Ok(sqlx::query_as(
+                "SELECT * FROM (
+                     SELECT * FROM event WHERE formation = $1 AND kind = 'phase'
+                     ORDER BY id DESC LIMIT $2
+                 ) AS newest ORDER BY id",
+            )
+            .bind(formation.as_str())
+            .bind(i64::from(count))
+            .fetch_all(self.pool())
+            .await?)
+        })
+        .await?;
+        rows.into_iter().map(event).collect()
+    }
+
     /// How long the stages of the newest `count` changes of the primary took, the newest first; as far
     /// as they are in the newest part of the history, which is all that is looked at.
     pub async fn newest_stages(

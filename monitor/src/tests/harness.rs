@@ -165,6 +165,7 @@ pub(super) fn join_request(name: &str, token: Option<&str>) -> Value {
         standby: false,
         identity: None,
         passwords: None,
+        unchanged: false,
     })
 }
 

@@ -313,7 +313,9 @@ impl State {
                 on: true,
                 allow_failover: true,
             }),
-            Request::Drop(node) => name(node).map(|node| api::Action::Drop { node, force: false }),
+            Request::Drop(node) => {
+                name(node).map(|node| api::Action::Drop { node, force: false, destroy: false })
+            }
             Request::Number(number) => Some(api::Action::SetFormation {
                 key: "number-sync-standbys".to_owned(),
                 value: number.to_string(),

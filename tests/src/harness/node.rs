@@ -133,6 +133,11 @@ impl Node {
         self.dir.join("sock")
     }
 
+    /// Its Postgres by its unix socket, under another port than its own.
+    pub async fn sql_at(&self, port: u16) -> Result<Sql> {
+        Sql::connect_locally(&self.socket_dir(), port).await.with_context(|| self.name.clone())
+    }
+
     /// Where its keeper remembers things.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
@@ -202,6 +207,18 @@ impl Node {
         }
         let name = format!("the keeper of {}", self.name);
         *keeper = Some(self.options.place.start(&name, self.keeper_command()?, &self.log)?);
+        Ok(())
+    }
+
+    /// Starts its keeper under another name and port.
+    pub fn start_keeper_as(&self, name: &str, port: u16) -> Result<()> {
+        let mut keeper = self.keeper();
+        if keeper.is_some() {
+            bail!("the keeper of {} is running already", self.name);
+        }
+        let command = self.keeper_command_as(name, port)?;
+        let name = format!("the keeper of {}", self.name);
+        *keeper = Some(self.options.place.start(&name, command, &self.log)?);
         Ok(())
     }
 

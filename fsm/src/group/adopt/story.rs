@@ -309,11 +309,12 @@ fn gone<'a>(
 }
 
 /// Takes in what `entry` says more; whether they can be of one epoch. The timeline of the first is known
-/// only once its primary has been seen.
+/// only once its primary has been seen. A node whose own timeline was accepted is not told that it was.
 fn agree(known: &mut LineageEntry, entry: &LineageEntry) -> bool {
+    known.accepted = known.accepted.or(entry.accepted);
     match (known.start, entry.start) {
         (None, Some(_)) => {
-            *known = *entry;
+            *known = LineageEntry { accepted: known.accepted, ..*entry };
             true
         }
         (Some(_), None) => true,

@@ -200,7 +200,10 @@ fn down(_: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
 fn diverged(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
     let timeline = subject.report.postgres.timeline?;
     let ours = seen.record.lineage.epoch_of(timeline).is_some();
-    let text = format!("{} is on timeline {timeline}, which is not the group's", subject.node.name);
+    let text = format!(
+        "{} is on timeline {timeline}, which is not the group's; `pgtandem timelines` says more",
+        subject.node.name
+    );
     (!ours).then_some(text)
 }
 

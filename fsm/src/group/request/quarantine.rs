@@ -7,7 +7,7 @@ use shared::ids::{NodeId, NodeName};
 
 impl Request<'_> {
     pub(super) fn in_quarantine(&self, action: &Action, why: &str) -> Result<Reply, ApiError> {
-        if let Action::Drop { node, force: true } = action {
+        if let Action::Drop { node, force: true, destroy: false } = action {
             return self.give_up(node);
         }
         let message = format!(

@@ -1,6 +1,7 @@
 //! Settings of nodes and formations: parsed, checked together, stored.
 
 use super::{Reply, Request, bad_value, refused};
+use crate::group::join::rest_at;
 use crate::group::record::{Node, Note, Record};
 use shared::api::ApiError;
 use shared::ids::{NodeId, NodeName};
@@ -108,7 +109,10 @@ impl Request<'_> {
                 }
                 changed.name = name;
             }
-            "host" if !value.trim().is_empty() => value.trim().clone_into(&mut changed.host),
+            "host" if !value.trim().is_empty() => {
+                value.trim().clone_into(&mut changed.host);
+                changed.rest = rest_at(&node.rest, &node.host, &changed.host);
+            }
             "port" => {
                 let port: std::num::NonZeroU16 = parse(value, "a port")?;
                 changed.port = port.get();

@@ -1,6 +1,7 @@
 //! From the start of an election to the confirmed promotion.
 
 use super::{Change, Context, in_phase_for, is_choosing};
+use crate::group::acceptance::{beyond, claims, taken_in};
 use crate::group::detector::{Verdict, verdict};
 use crate::group::election::{Choice, choose};
 use crate::group::record::{Election, LossAccepted, Note, Phase, Record};
@@ -25,8 +26,16 @@ pub(crate) fn begin(
     next.ticket = next.ticket.next();
     let cause = cause.to_owned();
     let cannot_fetch = BTreeSet::new();
-    let planned = drain;
-    next.phase = Phase::Electing(Election { cause, preferred, planned, cannot_fetch, drain, loss });
+    let (planned, timeline) = (drain, None);
+    next.phase = Phase::Electing(Election {
+        cause,
+        preferred,
+        planned,
+        cannot_fetch,
+        drain,
+        loss,
+        timeline,
+    });
     next
 }
 
@@ -98,16 +107,30 @@ fn choice(context: &Context<'_>) -> Option<(Election, Choice)> {
 
 pub(super) fn elected(context: &Context<'_>) -> Option<Change> {
     let (election, Choice::Elect { candidate, witnesses }) = choice(context)? else { return None };
-    let record = context.record;
-    let next = decide_for(record, context, candidate, &witnesses);
     let position = witnesses.get(&candidate).copied();
-    let lost = lost_by(record, &election, &witnesses);
-    let reason = sentence(record, candidate, &witnesses, lost.as_ref());
+    let accepted =
+        position.and_then(|own| taken_in(context.record, context.view, (candidate, own)));
+    let record = accepted.as_ref().unwrap_or(context.record);
+    let next = decide_for(record, context, candidate, &witnesses);
+    // Where a timeline was accepted and its node is gone, nothing was given up for anybody else.
+    let loss = election.loss.is_some() && election.timeline.is_some() == accepted.is_some();
+    let (lost, reason) = if accepted.is_some() {
+        let timeline = election.timeline.unwrap_or_default();
+        let reason = format!(
+            "{} is elected with what it has on timeline {timeline}: the operator accepted that timeline",
+            record.name_of(candidate)
+        );
+        (Some(without_the_fork(context, candidate)), reason)
+    } else {
+        let lost = lost_by(record, &election, &witnesses);
+        let reason = sentence(record, candidate, &witnesses, lost.as_ref());
+        (lost, reason)
+    };
     let mut note = context.phase_note(&next, reason).about(candidate).evidence(json!({
         "cause": election.cause,
         "witnesses": named(record, &witnesses),
         "specs": record.specs.iter().map(|spec| record.describe_spec(spec)).collect::<Vec<_>>(),
-        "data_loss_accepted": election.loss.is_some(),
+        "data_loss_accepted": loss,
         "given_up": lost,
     }));
     note.lsn = position.map(|position| position.lsn);
@@ -141,12 +164,13 @@ fn decide_for(
     next.primary = Some(candidate);
     if let Some(node) = next.nodes.get_mut(&candidate).filter(|node| node.dropping) {
         node.dropping = false;
+        node.orders.destroy = 0;
         if next.operation.as_ref().is_some_and(|operation| operation.target == Some(candidate)) {
             next.finish(Outcome::Failed, NEEDED, context.now);
         }
     }
     let timeline = reserve_timeline(&mut next, context);
-    next.lineage.0.push(LineageEntry { epoch: next.epoch, timeline, start: None });
+    next.lineage.0.push(LineageEntry::reserved(next.epoch, timeline));
     for node in next.nodes.values_mut() {
         node.admission = next.ticket;
     }
@@ -204,6 +228,15 @@ fn lost_by(
     election.loss?;
     let given_up = super::super::election::missing(record, witnesses);
     (!given_up.is_empty()).then(|| given_up.iter().map(|id| record.name_of(*id)).collect())
+}
+
+/// The nodes that have more than what an accepted timeline continues.
+fn without_the_fork(context: &Context<'_>, candidate: NodeId) -> Vec<String> {
+    let claims = claims(context.record, context.view, context.now);
+    let own = claims.iter().find(|claim| claim.node == candidate);
+    let fork = own.and_then(super::super::acceptance::Claim::fork);
+    let given_up = fork.map(|fork| beyond(context.record, context.view, (candidate, fork)));
+    given_up.unwrap_or_default().into_iter().map(|(name, _, _)| name.to_string()).collect()
 }
 
 fn sentence(

@@ -26,8 +26,7 @@ pub(super) fn birth(context: &Context<'_>) -> Option<Change> {
     next.epoch = next.epoch.next();
     next.primary = Some(id);
     let timeline = shared::ids::TimelineId(next.highest_timeline.0.max(1));
-    next.lineage =
-        shared::history::Lineage(vec![LineageEntry { epoch: next.epoch, timeline, start: None }]);
+    next.lineage = shared::history::Lineage(vec![LineageEntry::reserved(next.epoch, timeline)]);
     next.highest_timeline = timeline;
     for node in next.nodes.values_mut() {
         node.admission = next.ticket;

@@ -112,6 +112,7 @@ pub(super) fn operation_goes_on(context: &Context<'_>) -> Option<Change> {
         | OperationKind::Reinit
         | OperationKind::Switchover
         | OperationKind::Failover
+        | OperationKind::AcceptTimeline
         | OperationKind::Promote => return None,
     };
     Some(Change { next, notes: vec![context.note("operation", reason).about(id)] })
@@ -209,7 +210,10 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
         && operation.target.is_some()
         && operation.target == record.primary;
     match operation.kind {
-        OperationKind::Switchover | OperationKind::Failover | OperationKind::Promote => {
+        OperationKind::Switchover
+        | OperationKind::Failover
+        | OperationKind::AcceptTimeline
+        | OperationKind::Promote => {
             // Done is when the next one could follow: all that live stream from the new primary.
             let settled = settled && followers_stream(context);
             // Writes that wait for a standby that is gone are another matter: the primary is there.

@@ -124,6 +124,7 @@ impl Surroundings<'_> {
         // The first record of the new timeline.
         report.postgres.lsn = Some(Lsn(start.0.saturating_add(1)));
         report.in_force = None;
+        report.stray = None;
     }
 
     /// A primary's rows: of those that stream from it, and of those that it showed before and that
@@ -171,6 +172,7 @@ impl Surroundings<'_> {
         let serves = source.postgres.running && source.postgres.in_recovery == Some(false);
         if serves {
             report.data = source.data;
+            report.stray = None;
         }
         if let Data::Present { .. } = report.data {
             report.postgres.timeline = source.postgres.timeline;
@@ -193,6 +195,9 @@ impl Surroundings<'_> {
         report.postgres.running = !(drain && served);
         let position = last_position(self.record, self.view, id);
         report.sealed = Some(Sealed { ticket: assignment.order.ticket, position });
+        if let Some(stray) = &mut report.stray {
+            stray.end = report.postgres.lsn;
+        }
     }
 
     fn fetch(
