@@ -4,19 +4,19 @@
 //!
 //! Not here: what the keeper does without a monitor (`agent`), and how it calls (`link`).
 
-use crate::clock;
+use crate::node::disk;
 use crate::state::{StateError, load_json, save_json};
 use postgres::owner::Owner;
+use postgres::process;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::{Deserialize, Serialize};
 use shared::Timestamp;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// The file within the state directory.
 const FILE: &str = "monitor.json";
-/// How often a running keeper looks at it.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,25 +58,46 @@ impl Attachment {
     }
 }
 
-/// Follows the file for as long as anybody listens. It has no event of its own: the commands that write
-/// it may be those of another build, and of another user.
+/// Follows the file for as long as anybody listens.
 pub async fn follow(dir: PathBuf, known: watch::Sender<Attachment>) {
-    while !known.is_closed() {
-        tokio::time::sleep(LOOK).await;
-        match Attachment::load(&dir) {
-            Ok(found) => {
-                known.send_if_modified(|known| {
-                    let changed = *known != found;
-                    if changed {
-                        tracing::info!(at_ms = clock::now().0, "{}", words(&found));
-                        *known = found;
-                    }
-                    changed
-                });
-            }
-            Err(error) => tracing::warn!("{error}"),
-        }
+    if let Err(error) = watch(&dir, &known).await {
+        tracing::error!(
+            "{} cannot be watched ({error}): attach and detach count from the next start on",
+            dir.display()
+        );
     }
+}
+
+async fn watch(dir: &Path, known: &watch::Sender<Attachment>) -> io::Result<()> {
+    let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    // The file is replaced whole, as the keeper's own are.
+    inotify::add_watch(&events, dir, WatchFlags::MOVED_TO)?;
+    let events = process::watch(events)?;
+    loop {
+        take(dir, known);
+        let mut ready = tokio::select! {
+            ready = events.readable() => ready?,
+            () = known.closed() => return Ok(()),
+        };
+        // Whatever has come, the file is looked at.
+        while rustix::io::read(events.get_ref(), &mut [0; 4096]).is_ok() {}
+        ready.clear_ready();
+    }
+}
+
+fn take(dir: &Path, known: &watch::Sender<Attachment>) {
+    let found = match disk(|| Attachment::load(dir)) {
+        Ok(found) => found,
+        Err(error) => return tracing::warn!("{error}"),
+    };
+    known.send_if_modified(|known| {
+        let changed = *known != found;
+        if changed {
+            tracing::info!("{}", words(&found));
+            *known = found;
+        }
+        changed
+    });
 }
 
 fn words(found: &Attachment) -> String {
@@ -89,6 +110,25 @@ fn words(found: &Attachment) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_written_is_taken_up() {
+        let temp = tempfile::tempdir().unwrap();
+        let owner = Owner::current();
+        let (known, mut taken) = watch::channel(Attachment::default());
+        let following = tokio::spawn(follow(temp.path().to_owned(), known));
+        for url in ["one", "two"] {
+            let wanted = Attachment { monitors: urls(url), ..Attachment::default() };
+            wanted.save(temp.path(), &owner).unwrap();
+            // Other files come and go beside it.
+            std::fs::write(temp.path().join("other"), url).unwrap();
+            let limit = std::time::Duration::from_secs(10);
+            let seen = taken.wait_for(|known| *known == wanted);
+            assert!(tokio::time::timeout(limit, seen).await.unwrap().is_ok());
+        }
+        drop(taken);
+        following.await.unwrap();
+    }
 
     fn urls(text: &str) -> Vec<String> {
         vec![text.to_owned()]

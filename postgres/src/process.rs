@@ -72,11 +72,12 @@ impl Process {
     }
 }
 
+/// Waits for a descriptor to be readable, without blocking.
 #[expect(
     deprecated,
     reason = "its successor is unsafe, which is forbidden here; an owned descriptor keeps its contract"
 )]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
