@@ -11,7 +11,7 @@ use shared::api::{ApiError, Identity};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// A running keeper looks several times a second; it may be busy for a while.
+/// A running keeper notices it at once; it may be busy for a while.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const ASK: Duration = Duration::from_millis(100);
