@@ -101,16 +101,10 @@ fn assignment(goal: Goal) -> Assignment {
 
 fn report() -> Report {
     Report {
-        protocol: shared::PROTOCOL,
-        keeper: "keeper".to_owned(),
         seq: 1,
         nonce: 1,
-        accepted: None,
         revision: shared::ids::Revision(300),
         state: NodeState::Secondary,
-        sealed: None,
-        in_force: None,
-        promoted: None,
         data: present(),
         postgres: PostgresView {
             running: true,
@@ -118,19 +112,8 @@ fn report() -> Report {
             timeline: Some(TimelineId(3)),
             ..PostgresView::default()
         },
-        replicas: Vec::new(),
         streaming: true,
-        failed: None,
-        silent_ms: 0,
-        leaving: false,
-        room: Vec::new(),
-        step: None,
-        warnings: Vec::new(),
-        keeper_version: String::new(),
-        settings: shared::pgsettings::SettingsReport::default(),
-        catalogue: None,
-        done: Orders::default(),
-        offer: None,
+        ..Report::of_new_node("keeper")
     }
 }
 
@@ -498,12 +481,15 @@ fn a_latecomer_raises_the_ticket_and_nothing_else() {
     let mut told = story();
     let order = Order { ticket: Ticket(record.ticket.0 + 5), generation: Gen(7) };
     told[2].assignment.order = order;
+    told[2].report.done.restart = 40;
     let (record, view) = heard_by(record, &told[2..]);
     assert_eq!(record.nodes[&C].secret, "secret of 3");
     let decision = rules::step(&record, &view, at(NOW), 0).unwrap();
     assert_eq!(decision.events.first().unwrap().rule, "latecomer");
     let next = decision.record;
     assert!(next.ticket > order.ticket && !next.nodes[&C].absent);
+    // What it is ordered next is not what it has done already.
+    assert_eq!(next.next_operation, 41);
     assert_eq!(
         (next.phase.clone(), next.specs.clone()),
         (record.phase.clone(), record.specs.clone())
