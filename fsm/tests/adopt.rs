@@ -492,12 +492,15 @@ fn a_latecomer_raises_the_ticket_and_nothing_else() {
     let mut told = story();
     let order = Order { ticket: Ticket(record.ticket.0 + 5), generation: Gen(7) };
     told[2].assignment.order = order;
+    told[2].report.done.restart = 40;
     let (record, view) = heard_by(record, &told[2..]);
     assert_eq!(record.nodes[&C].secret, "secret of 3");
     let decision = rules::step(&record, &view, at(NOW), 0).unwrap();
     assert_eq!(decision.events.first().unwrap().rule, "latecomer");
     let next = decision.record;
     assert!(next.ticket > order.ticket && !next.nodes[&C].absent);
+    // What it is ordered next is not what it has done already.
+    assert_eq!(next.next_operation, 41);
     assert_eq!(
         (next.phase.clone(), next.specs.clone()),
         (record.phase.clone(), record.specs.clone())

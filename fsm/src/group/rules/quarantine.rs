@@ -64,14 +64,18 @@ pub(super) fn adopted(context: &Context<'_>) -> Option<Change> {
 pub(super) fn latecomer(context: &Context<'_>) -> Option<Change> {
     let record = context.record;
     let absent = record.nodes.iter().filter(|(_, node)| node.absent).map(|(id, _)| *id);
-    let (id, accepted) = absent.into_iter().find_map(|id| {
+    let (id, accepted, done) = absent.into_iter().find_map(|id| {
         let report = context.view.report(id)?;
-        let Some(accepted) = report.accepted else { return Some((id, None)) };
+        let Some(accepted) = report.accepted else { return Some((id, None, report.done)) };
         let (_, offer) = context.view.offer(id)?;
-        contradicts(record, &offer.assignment).is_none().then_some((id, Some(accepted)))
+        let fits = contradicts(record, &offer.assignment).is_none();
+        fits.then_some((id, Some(accepted), report.done))
     })?;
     let mut next = record.clone();
     next.nodes.get_mut(&id)?.absent = false;
+    // An order of a lower number would pass for one that it has carried out.
+    let newest = done.restart.max(done.copy);
+    next.next_operation = next.next_operation.max(newest.saturating_add(1));
     if let Some(accepted) = accepted {
         let order = accepted.order;
         next.next_generation = next.next_generation.max(Gen(order.generation.0.saturating_add(1)));
