@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "keeper.json";
 
 /// What the file says.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct State {
     /// Given by the monitor at the first join.
     pub identity: Option<Identity>,

@@ -190,6 +190,10 @@ pub const LOST_RECORDS: Mix = &[
     (1, Disturbance::SetQuorum),
     (1, Disturbance::Drop),
     (1, Disturbance::DropByForce),
+    (3, Disturbance::OrderRestart),
+    (2, Disturbance::OrderCopy),
+    (1, Disturbance::Pause),
+    (3, Disturbance::Resume),
 ];
 
 /// The names of the mixes.

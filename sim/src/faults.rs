@@ -134,9 +134,13 @@ impl World {
         self.start_monitor();
     }
 
-    /// An operator says of the nodes that are gone for good that they are.
+    /// An operator says of the nodes that are gone for good that they are: the monitor that dropped them
+    /// may have been lost before anybody else had heard of it.
     pub(crate) fn give_up_the_gone(&mut self) {
-        let gone: Vec<_> = self.machines.values().filter(|machine| machine.dropped).collect();
+        let record = &self.monitor.record;
+        let counts = |id| record.quarantined || record.nodes.contains_key(&id);
+        let gone = self.machines.values().filter(|machine| machine.dropped && counts(machine.id));
+        let gone: Vec<_> = gone.collect();
         let named = gone.into_iter().filter_map(|machine| {
             let persisted = machine.persisted.as_ref()?;
             Some(persisted.assignment.member(machine.id)?.name.clone())

@@ -339,7 +339,7 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
             world.fail_over_with_loss(true);
             world.mend();
         }
-        if world.monitor.record.quarantined && rounds > PATIENCE {
+        if rounds > PATIENCE {
             world.give_up_the_gone();
         }
         world.violation().map_or(Ok(()), Err)?;

@@ -81,6 +81,8 @@ pub struct World {
     pub fenced: BTreeMap<NodeId, Epoch>,
     /// How often nodes have joined, for new names.
     pub joins: u64,
+    /// Under which of these each node has joined.
+    pub numbers: BTreeMap<NodeId, u64>,
     /// How many of the newest lines of the trace are kept; none where nobody reads them.
     pub keeps: usize,
     /// What keepers have looked at, where somebody wants to know.
@@ -110,6 +112,7 @@ impl World {
             frozen_since: None,
             fenced: BTreeMap::new(),
             joins: 0,
+            numbers: BTreeMap::new(),
             keeps: TRACE,
             sightings: None,
             trace: VecDeque::new(),
@@ -129,6 +132,11 @@ impl World {
         let request = JoinRequest { replication_quorum, ..request(self.joins) };
         let now = self.monitor_now();
         let joined = join::join(&self.monitor.record, &request, SECRET, at(now)).ok()?;
+        // Its number was given by a monitor that was lost before anybody else had heard of it.
+        if self.machines.get(joined.node).is_some() {
+            return None;
+        }
+        self.numbers.insert(joined.node, self.joins);
         if let Some(decision) = joined.decision {
             self.monitor.commit(*decision, now);
         }
@@ -328,15 +336,8 @@ impl World {
     fn hear_stranger(&mut self, id: NodeId) {
         let formation = self.monitor.record.formation.clone();
         let identity = Identity { formation, node_id: id, secret: SECRET.to_owned() };
-        let persisted = self.machines.get(id).and_then(|machine| machine.persisted.as_ref());
-        let own = persisted.and_then(|persisted| persisted.assignment.member(id));
-        let plain = request(id.0);
-        let request = JoinRequest {
-            identity: Some(identity),
-            name: own.map_or(plain.name, |own| own.name.clone()),
-            host: own.map_or(plain.host, |own| own.host.clone()),
-            ..plain
-        };
+        let number = self.numbers.get(&id).copied().unwrap_or(id.0);
+        let request = JoinRequest { identity: Some(identity), ..request(number) };
         let now = self.monitor_now();
         match join::join(&self.monitor.record, &request, SECRET, at(now)) {
             Ok(joined) => {

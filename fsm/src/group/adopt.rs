@@ -17,15 +17,14 @@ use super::record::{Election, Phase, Record};
 use super::view::View;
 use crate::{Millis, Now};
 use serde_json::{Value, json};
-use shared::goal::Goal;
 use shared::history::Start;
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::spec::Spec;
 use std::collections::BTreeSet;
 use story::{Story, Voice};
 
-/// Tickets go on so far above the highest that was heard: an answer of the lost monitor that still lies
-/// in a socket must be lower than all that is said from now on.
+/// Tickets, and the numbers of orders, go on so far above the highest that was heard: an answer of the lost
+/// monitor that still lies in a socket must be lower than all that is said from now on.
 const GAP: u64 = 1000;
 
 /// A record made from what the keepers know.
@@ -127,8 +126,9 @@ fn serve(story: &Story<'_>, primary: &Voice<'_>, now: Now) -> Record {
 }
 
 /// Nobody serves: all are sealed under a ticket above all that were heard, and the best position wins
-/// (rule 5). Each of them may have acknowledged alone, so that all seals are needed, also that of one which
-/// has lost its data. Nodes in maintenance acknowledge nothing: they had left every spec before.
+/// (rule 5). Each of them may have acknowledged alone, so that all seals are needed: also that of one which
+/// has lost its data, and of one in maintenance. The lost monitor knew that such a node had left every spec;
+/// nobody knows it now, and one that made its record in this way did not either.
 fn elect(story: &Story<'_>, now: Now) -> Record {
     let mut next = base(story, now);
     next.primary = story.chosen();
@@ -141,12 +141,7 @@ fn elect(story: &Story<'_>, now: Now) -> Record {
         loss: None,
         timeline: None,
     });
-    let rests = |id: &NodeId| {
-        let voice = story.voices.get(id);
-        voice.is_some_and(|voice| voice.offer.assignment.goal == Goal::Maintenance)
-    };
-    let (resting, others): (Vec<_>, Vec<_>) = story.members.keys().copied().partition(rests);
-    alone(&mut next, if others.is_empty() { resting } else { others });
+    alone(&mut next, story.members.keys().copied());
     next
 }
 
@@ -179,7 +174,7 @@ fn base(story: &Story<'_>, now: Now) -> Record {
     next.ticket = Ticket(story.highest_ticket().0.saturating_add(GAP));
     next.next_generation = Gen(story.highest_generation().0.saturating_add(1));
     next.highest_timeline = story.highest_timeline();
-    next.next_operation = next.next_operation.max(story.highest_order().saturating_add(1));
+    next.next_operation = next.next_operation.max(story.highest_order().saturating_add(GAP));
     nodes::take_settings(&mut next, story, now);
     nodes::take_nodes(&mut next, story);
     next

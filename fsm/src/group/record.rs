@@ -168,8 +168,8 @@ pub struct LossAccepted {
 }
 
 /// A data node.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct Node {
     /// Its name.
     pub name: NodeName,

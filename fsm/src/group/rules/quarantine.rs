@@ -40,11 +40,11 @@ pub(super) fn adopted(context: &Context<'_>) -> Option<Change> {
     }
     let adopted = adopt(record, context.view, context.now).ok()?;
     let next = adopted.record;
-    let goes_on = match (&next.phase, next.primary) {
-        (Phase::Serving, Some(primary)) => {
+    let goes_on = match next.primary.filter(|_| next.phase.election().is_none()) {
+        Some(primary) => {
             format!("{} goes on as the primary of epoch {}", next.name_of(primary), next.epoch)
         }
-        _ => format!("a primary after epoch {} is to be elected", next.epoch),
+        None => format!("a primary after epoch {} is to be elected", next.epoch),
     };
     let absent = if adopted.absent.is_empty() {
         String::new()
