@@ -174,7 +174,9 @@ fn base(story: &Story<'_>, now: Now) -> Record {
     next.ticket = Ticket(story.highest_ticket().0.saturating_add(GAP));
     next.next_generation = Gen(story.highest_generation().0.saturating_add(1));
     next.highest_timeline = story.highest_timeline();
-    next.next_operation = next.next_operation.max(story.highest_order().saturating_add(GAP));
+    // Few have heard of an order; of a ticket everybody has.
+    let order = story.highest_order().saturating_add(GAP);
+    next.next_operation = next.next_operation.max(order).max(next.ticket.0);
     nodes::take_settings(&mut next, story, now);
     nodes::take_nodes(&mut next, story);
     next

@@ -78,7 +78,9 @@ fn node(story: &Story<'_>, id: NodeId, member: Option<&Member>) -> Option<Node> 
         None => node.maintenance |= goal == Some(&Goal::Maintenance),
     }
     if let Some(voice) = voice {
-        node.orders = voice.offer.assignment.orders;
+        // What was to be done once is given up with the operation that asked for it.
+        let Orders { destroy, .. } = voice.offer.assignment.orders;
+        node.orders = Orders { destroy, ..Orders::default() };
     }
     // Whom the primary has not heard of yet waits until it has.
     let waits = voice.is_none_or(|_| goal == Some(&Goal::Wait)) && !node.absent;

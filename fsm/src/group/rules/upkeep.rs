@@ -244,7 +244,7 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
         {
             Some((Outcome::Failed, "the node has been dropped".to_owned()))
         }
-        OperationKind::Restart | OperationKind::Reinit => ordered(context, operation.kind, target?),
+        OperationKind::Restart | OperationKind::Reinit => ordered(context, operation, target?),
         OperationKind::MaintenanceOn | OperationKind::Drop if kept => {
             let (_, node) = target?;
             let reason = format!("{} was elected again: nobody else could take over", node.name);
@@ -275,7 +275,7 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
 /// How a restart or a new copy goes: it is done when the node does again what it is there for.
 fn ordered(
     context: &Context<'_>,
-    kind: OperationKind,
+    operation: &Operation,
     (id, node): (NodeId, &Node),
 ) -> Option<(Outcome, String)> {
     let record = context.record;
@@ -283,9 +283,15 @@ fn ordered(
         return Some((Outcome::Failed, format!("{} has died meanwhile", node.name)));
     }
     let report = context.view.report(id)?;
-    let copies = kind == OperationKind::Reinit;
+    let copies = operation.kind == OperationKind::Reinit;
+    let (order, done) = if copies {
+        (node.orders.copy, report.done.copy)
+    } else {
+        (node.orders.restart, report.done.restart)
+    };
+    let is_carried_out = order == operation.id && done >= order;
     // What keeps the old copy from running may be the reason for a new one.
-    let is_old = copies && (node.orders.copy == 0 || report.done.copy < node.orders.copy);
+    let is_old = copies && !is_carried_out;
     if let Some(failed) = report.failed.as_ref().filter(|_| !is_old) {
         return Some((Outcome::Failed, format!("{}: {failed}", node.name)));
     }
@@ -302,14 +308,12 @@ fn ordered(
     } else {
         report.state == NodeState::Secondary && replica(record, context.view, id).is_some()
     };
-    let (order, done, reason) = if copies {
-        let reason = format!("{} follows with a new copy of the data", node.name);
-        (node.orders.copy, report.done.copy, reason)
+    let reason = if copies {
+        format!("{} follows with a new copy of the data", node.name)
     } else {
-        let reason = format!("postgres of {} has been restarted", node.name);
-        (node.orders.restart, report.done.restart, reason)
+        format!("postgres of {} has been restarted", node.name)
     };
-    (order > 0 && done >= order && serves).then_some((Outcome::Done, reason))
+    (is_carried_out && serves).then_some((Outcome::Done, reason))
 }
 
 /// Why nothing can be copied from a primary that is not replaced either. A node that waited for it with its
