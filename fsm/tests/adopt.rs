@@ -20,7 +20,7 @@ use shared::state::NodeState;
 use sim::at;
 use sim::node::SYSTEM;
 use sim::world::{present, request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -228,7 +228,8 @@ fn one_story_goes_on_where_it_was() {
     assert!(record.paused.is_some());
 }
 
-/// What each node is told then asks nothing new of it: nobody is restarted.
+/// What each node is told then asks nothing new of it: nobody is restarted, not even whose restart was under
+/// way, since the operation that asked for it is given up.
 #[test]
 fn the_goals_stay_what_they_were() {
     let told = story();
@@ -241,7 +242,7 @@ fn the_goals_stay_what_they_were() {
         assert!(now.order > assignment.order);
         assert_eq!(
             (&now.goal, &now.members, now.orders),
-            (&assignment.goal, &assignment.members, assignment.orders)
+            (&assignment.goal, &assignment.members, Orders::default())
         );
     }
 }
@@ -380,6 +381,19 @@ fn without_a_primary_all_are_sealed_and_one_is_elected() {
     assert_eq!(code(&told[..2]), "not_heard", "C may have been elected");
 }
 
+/// Who told it to rest may have lost its record before, and not known what only this node has.
+#[test]
+fn a_member_in_maintenance_is_asked_for_its_seal_too() {
+    let mut told = story();
+    told[0].assignment.goal = Goal::Seal { drain: false };
+    told[0].sealed = Some(Ticket(21));
+    told[2].assignment.goal = Goal::Maintenance;
+    let Adopted { record, .. } = adopted(&told);
+    assert!(record.phase.election().is_some());
+    let alone: BTreeSet<_> = record.specs.iter().map(|spec| spec.primary).collect();
+    assert_eq!(alone, [A, B, C].into());
+}
+
 /// C was elected, and A has not heard of it.
 #[test]
 fn a_later_epoch_wins() {
@@ -492,7 +506,7 @@ fn a_latecomer_raises_the_ticket_and_nothing_else() {
     let mut told = story();
     let order = Order { ticket: Ticket(record.ticket.0 + 5), generation: Gen(7) };
     told[2].assignment.order = order;
-    told[2].report.done.restart = 40;
+    told[2].report.done.restart = 4000;
     let (record, view) = heard_by(record, &told[2..]);
     assert_eq!(record.nodes[&C].secret, "secret of 3");
     let decision = rules::step(&record, &view, at(NOW), 0).unwrap();
@@ -500,7 +514,7 @@ fn a_latecomer_raises_the_ticket_and_nothing_else() {
     let next = decision.record;
     assert!(next.ticket > order.ticket && !next.nodes[&C].absent);
     // What it is ordered next is not what it has done already.
-    assert_eq!(next.next_operation, 41);
+    assert_eq!(next.next_operation, 4001);
     assert_eq!(
         (next.phase.clone(), next.specs.clone()),
         (record.phase.clone(), record.specs.clone())
