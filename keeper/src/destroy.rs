@@ -3,7 +3,7 @@
 //!
 //! What tells whose data it is goes last, so that it can be begun again after any interruption. Nothing is
 //! touched that is not this node's: another cluster, a directory that is something else, or one that a
-//! server runs on. Tablespaces elsewhere stay, only the links to them go.
+//! server runs on. Of a tablespace elsewhere what this version of PostgreSQL has in it goes.
 
 use crate::agent::Ended;
 use crate::node::{Node, disk};
@@ -15,7 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the keeper writes into its state directory; who the node is comes last.
-const STATE_FILES: &[&str] = &["postgres.log", "pgpass", "keeper.lock", "keeper.json"];
+const STATE_FILES: &[&str] =
+    &["postgres.log", "pgpass", "monitor.json", "keeper.lock", "keeper.json"];
 
 /// For files that appear while a directory is removed.
 const TRIES: usize = 3;
@@ -97,6 +98,13 @@ fn data(data_dir: &DataDir, state: &State) -> Result<(), DestroyError> {
         gone(&elsewhere, postgres::storage::empty_wal_dir)?;
         drop(std::fs::remove_dir(&elsewhere));
     }
+    let version = std::fs::read_to_string(data_dir.join("PG_VERSION"));
+    if let (Ok(major), Ok((_, catalogues))) = (version, control(data_dir)) {
+        let own = format!("PG_{}_{catalogues}", major.trim());
+        for space in postgres::storage::tablespaces(data_dir) {
+            gone(&space.join(&own), |path| std::fs::remove_dir_all(path))?;
+        }
+    }
     let read = |source| DestroyError::Remove { path: path.to_owned(), source };
     for entry in std::fs::read_dir(path).map_err(read)? {
         let entry = entry.map_err(read)?;
@@ -119,13 +127,20 @@ fn data(data_dir: &DataDir, state: &State) -> Result<(), DestroyError> {
     Ok(())
 }
 
-/// By the system identifier, with which the control file begins (`ControlFileData` in `pg_control.h`).
-fn is_ours(data_dir: &DataDir, state: &State) -> Result<(), String> {
+/// What the control file begins with: the system identifier, its own version, and that of the catalogues
+/// (`ControlFileData` in `pg_control.h`).
+fn control(data_dir: &DataDir) -> io::Result<(SystemIdentifier, u32)> {
     use std::io::Read as _;
-    let mut head = [0; 8];
-    let found = std::fs::File::open(data_dir.join("global/pg_control"))
-        .and_then(|mut file| file.read_exact(&mut head))
-        .map(|()| SystemIdentifier(u64::from_ne_bytes(head)));
+    let (mut system, mut versions) = ([0; 8], [[0; 4]; 2]);
+    let mut file = std::fs::File::open(data_dir.join("global/pg_control"))?;
+    file.read_exact(&mut system)?;
+    file.read_exact(versions.as_flattened_mut())?;
+    let [_, catalogues] = versions.map(u32::from_ne_bytes);
+    Ok((SystemIdentifier(u64::from_ne_bytes(system)), catalogues))
+}
+
+fn is_ours(data_dir: &DataDir, state: &State) -> Result<(), String> {
+    let found = control(data_dir).map(|(system, _)| system);
     let group = state.persisted.as_ref().and_then(|known| known.assignment.system_identifier);
     match (found, group) {
         (Ok(found), Some(group)) if found == group => Ok(()),
@@ -189,15 +204,20 @@ mod tests {
             fs::create_dir_all(dir).unwrap();
         }
         fs::write(pgdata.join("PG_VERSION"), "15\n").unwrap();
-        let mut control = 7_u64.to_ne_bytes().to_vec();
-        control.resize(8192, 0);
-        fs::write(pgdata.join("global/pg_control"), control).unwrap();
+        write_control(&pgdata);
         fs::write(wal.join("000000010000000000000001"), "wal").unwrap();
         std::os::unix::fs::symlink(&wal, pgdata.join("pg_wal")).unwrap();
         for file in STATE_FILES {
             fs::write(state_dir.join(file), "{}").unwrap();
         }
         Disk { data: DataDir::new(pgdata), state_dir, wal, _temp: temp }
+    }
+
+    /// Of system identifier 7, with catalogues of version 5.
+    fn write_control(pgdata: &Path) {
+        let mut control = 7_u64.to_ne_bytes().to_vec();
+        control.extend([1300_u32, 5].map(u32::to_ne_bytes).as_flattened());
+        fs::write(pgdata.join("global/pg_control"), control).unwrap();
     }
 
     fn state_of(cluster: u64, goal: &Goal) -> State {
@@ -231,6 +251,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_tablespace_what_is_ours_goes() {
+        let disk = disk_of_a_node();
+        let space = disk.wal.with_file_name("space");
+        for version in ["PG_15_5", "PG_16_6"] {
+            fs::create_dir_all(space.join(version).join("1")).unwrap();
+        }
+        fs::create_dir(disk.data.join("pg_tblspc")).unwrap();
+        std::os::unix::fs::symlink(&space, disk.data.join("pg_tblspc/16385")).unwrap();
+        everything(&disk.data, &disk.state_dir, &state_of(7, &Goal::Dropped)).unwrap();
+        assert!(!space.join("PG_15_5").exists() && space.join("PG_16_6/1").exists());
+    }
+
+    #[test]
     fn an_interrupted_one_is_finished() {
         let disk = disk_of_a_node();
         fs::remove_file(disk.data.join("PG_VERSION")).unwrap();
@@ -248,7 +281,7 @@ mod tests {
         let refused = everything(&disk.data, &disk.state_dir, &state_of(7, &Goal::Dropped));
         assert!(matches!(refused, Err(DestroyError::NotOurs { .. })), "{refused:?}");
         fs::write(disk.wal.join("notes.txt"), "mine").unwrap();
-        fs::write(disk.data.join("global/pg_control"), 7_u64.to_ne_bytes()).unwrap();
+        write_control(disk.data.path());
         let refused = everything(&disk.data, &disk.state_dir, &state_of(7, &Goal::Dropped));
         assert!(refused.unwrap_err().to_string().contains("notes.txt"));
         for path in [disk.data.join("base"), disk.state_dir.join("keeper.json")] {

@@ -10,6 +10,7 @@ use crate::durable::{self, DurableError};
 use crate::instance::{Instance, blocking};
 use crate::programs::Program;
 use crate::run;
+use crate::session::primary::Tablespace;
 use crate::transfer::{Transfer, TransferError};
 use std::path::PathBuf;
 
@@ -25,8 +26,8 @@ pub struct BackupOptions {
     pub slot: Option<String>,
     /// Where the WAL shall be, if elsewhere; must be empty.
     pub wal_dir: Option<PathBuf>,
-    /// Where the source has tablespaces: the copy has them in the same places, which must be empty.
-    pub tablespaces: Vec<PathBuf>,
+    /// The tablespaces of the source: the copy has them in the same places, which must be empty.
+    pub tablespaces: Vec<Tablespace>,
 }
 
 /// Why a copy cannot begin.
@@ -49,7 +50,8 @@ pub async fn start(
     options: &BackupOptions,
 ) -> Result<Transfer, BackupError> {
     let this = instance.clone();
-    let elsewhere: Vec<_> = options.wal_dir.iter().chain(&options.tablespaces).cloned().collect();
+    let spaces = options.tablespaces.iter().map(|space| &space.location);
+    let elsewhere: Vec<_> = options.wal_dir.iter().chain(spaces).cloned().collect();
     blocking(move || {
         this.data_dir.create(&this.owner)?;
         for dir in &elsewhere {

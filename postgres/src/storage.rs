@@ -66,7 +66,7 @@ fn directories(data_dir: &DataDir) -> Vec<PathBuf> {
 }
 
 /// The tablespaces that lie elsewhere.
-fn tablespaces(data_dir: &DataDir) -> Vec<PathBuf> {
+pub fn tablespaces(data_dir: &DataDir) -> Vec<PathBuf> {
     tablespace_links(data_dir).iter().filter_map(|link| linked(link)).collect()
 }
 
@@ -98,31 +98,23 @@ fn belongs_to_wal(name: &str) -> bool {
         || name.starts_with("xlogtemp.")
 }
 
-/// What PostgreSQL has in a tablespace: a directory for each major version, with the number of its
-/// catalogues (`TABLESPACE_VERSION_DIRECTORY`).
-fn belongs_to_tablespace(name: &str) -> bool {
-    let numbers = name.strip_prefix("PG_").and_then(|rest| rest.split_once('_'));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    numbers.is_some_and(|(major, catalogue)| is_number(major) && is_number(catalogue))
-}
-
 /// Empties a WAL directory for the next copy. The caller knows that it is this cluster's; where there
 /// is anything else in it, nothing is removed.
 pub fn empty_wal_dir(dir: &Path) -> io::Result<()> {
     empty(dir, belongs_to_wal, "a WAL directory")
 }
 
-/// The same of a tablespace.
-pub fn empty_tablespace(dir: &Path) -> io::Result<()> {
-    empty(dir, belongs_to_tablespace, "a tablespace")
+/// The same of a tablespace; `own` is what this version of PostgreSQL has in it.
+pub fn empty_tablespace(dir: &Path, own: &str) -> io::Result<()> {
+    empty(dir, |name| name == own, "the tablespace")
 }
 
-/// Whether there is nothing but tablespaces in it.
-pub fn check_tablespace(dir: &Path) -> io::Result<()> {
-    entries(dir, belongs_to_tablespace, "a tablespace").map(drop)
+/// Whether there is nothing else in it.
+pub fn check_tablespace(dir: &Path, own: &str) -> io::Result<()> {
+    entries(dir, |name| name == own, "the tablespace").map(drop)
 }
 
-fn empty(dir: &Path, belongs: fn(&str) -> bool, what: &str) -> io::Result<()> {
+fn empty(dir: &Path, belongs: impl Fn(&str) -> bool, what: &str) -> io::Result<()> {
     for entry in entries(dir, belongs, what)? {
         let is_dir = entry.file_type()?.is_dir();
         let path = entry.path();
@@ -132,7 +124,11 @@ fn empty(dir: &Path, belongs: fn(&str) -> bool, what: &str) -> io::Result<()> {
 }
 
 /// What is in a directory; an error where something does not belong there.
-fn entries(dir: &Path, belongs: fn(&str) -> bool, what: &str) -> io::Result<Vec<fs::DirEntry>> {
+fn entries(
+    dir: &Path,
+    belongs: impl Fn(&str) -> bool,
+    what: &str,
+) -> io::Result<Vec<fs::DirEntry>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?.collect::<io::Result<Vec<_>>>()?,
@@ -191,19 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn only_tablespaces_are_removed() {
+    fn only_the_own_tablespace_is_removed() {
+        const OWN: &str = "PG_15_202209061";
         let temp = tempfile::tempdir().unwrap();
         let space = temp.path().join("space");
-        empty_tablespace(&space).unwrap();
-        for name in ["PG_15_202209061/5", "PG_16_202307071", "PG_15_mine", "lost+found"] {
+        empty_tablespace(&space, OWN).unwrap();
+        for name in ["PG_15_202209061/5", "PG_16_202307071", "lost+found"] {
             fs::create_dir_all(space.join(name)).unwrap();
         }
-        for strange in ["PG_15_mine", "lost+found"] {
-            assert!(empty_tablespace(&space).is_err());
-            assert_eq!(fs::read_dir(space.join("PG_15_202209061")).unwrap().count(), 1);
+        for strange in ["PG_16_202307071", "lost+found"] {
+            assert!(check_tablespace(&space, OWN).is_err());
+            assert!(empty_tablespace(&space, OWN).is_err());
+            assert_eq!(fs::read_dir(space.join(OWN)).unwrap().count(), 1);
             fs::remove_dir(space.join(strange)).unwrap();
         }
-        empty_tablespace(&space).unwrap();
+        check_tablespace(&space, OWN).unwrap();
+        empty_tablespace(&space, OWN).unwrap();
         assert_eq!(fs::read_dir(&space).unwrap().count(), 0);
     }
 

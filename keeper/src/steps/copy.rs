@@ -12,6 +12,7 @@ use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
 use postgres::owner::Owner;
 use postgres::rewind::{self, RewindOptions, Rewound};
+use postgres::session::primary::Tablespace;
 use postgres::transfer::Progress;
 use shared::ids::NodeId;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ impl Node {
             max_rate: self.config.max_rate.clone(),
             slot: None,
             wal_dir: self.config.waldir.clone(),
-            tablespaces: tablespaces.into_iter().map(|space| space.location).collect(),
+            tablespaces,
         };
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
@@ -240,7 +241,9 @@ fn make_way(old: &DataDir, options: &BackupOptions) -> std::io::Result<()> {
         }
         postgres::storage::empty_wal_dir(dir)?;
     }
-    options.tablespaces.iter().try_for_each(|dir| postgres::storage::empty_tablespace(dir))
+    let empty =
+        |space: &Tablespace| postgres::storage::empty_tablespace(&space.location, &space.directory);
+    options.tablespaces.iter().try_for_each(empty)
 }
 
 /// Nothing of a new copy may be lost after it has been started.

@@ -22,7 +22,7 @@ impl Node {
         tablespaces: &[Tablespace],
     ) -> Result<(), StepError> {
         let (data, _) = upstream.data_size().await?;
-        for Tablespace { location, size } in tablespaces {
+        for Tablespace { location, size, .. } in tablespaces {
             // What is there goes first.
             let there = disk(|| tree_size(location));
             has_room("a tablespace of a copy", location, size.saturating_sub(there))?;
@@ -69,7 +69,7 @@ impl Node {
         tablespaces: &[Tablespace],
     ) -> Result<(), StepError> {
         let links = || self.copies().into_iter().flat_map(|copy| storage::tablespace_links(&copy));
-        for Tablespace { location, .. } in tablespaces {
+        for Tablespace { location, directory, .. } in tablespaces {
             let claimed = self.state.tablespaces.contains(location);
             if !claimed && !disk(|| is_empty(location) || leads_to(links(), location)) {
                 let text = format!(
@@ -78,7 +78,7 @@ impl Node {
                 );
                 return Err(StepError::NotSo(text));
             }
-            let checked = disk(|| storage::check_tablespace(location));
+            let checked = disk(|| storage::check_tablespace(location, directory));
             checked.map_err(|error| StepError::NotSo(error.to_string()))?;
         }
         let all = tablespaces.iter().map(|space| space.location.clone());

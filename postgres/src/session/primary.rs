@@ -44,6 +44,8 @@ pub struct Tablespace {
     pub location: PathBuf,
     /// In bytes; 0 where the role may not know.
     pub size: u64,
+    /// What PostgreSQL of this version calls its own directory in it (`TABLESPACE_VERSION_DIRECTORY`).
+    pub directory: String,
 }
 
 /// What the probe commit tells.
@@ -106,7 +108,8 @@ impl Session {
             let location: String = column(row, 0, "pg_tablespace_location")?;
             let size: i64 = column(row, 1, "pg_tablespace_size")?;
             let size = u64::try_from(size).unwrap_or_default();
-            Ok(Tablespace { location: location.into(), size })
+            let directory = column(row, 2, "catalog_version_no")?;
+            Ok(Tablespace { location: location.into(), size, directory })
         };
         rows.iter().map(read).collect()
     }
@@ -166,8 +169,10 @@ const DATA_SIZE: &str = "\
 const TABLESPACES: &str = "\
     SELECT pg_tablespace_location(oid), \
            CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_tablespace_size(oid) \
-                ELSE 0 END::int8 \
-      FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'";
+                ELSE 0 END::int8, \
+           format('PG_%s_%s', current_setting('server_version_num')::int / 10000, \
+                  catalog_version_no) \
+      FROM pg_tablespace, pg_control_system() WHERE pg_tablespace_location(oid) LIKE '/%'";
 
 const REPLICATION: &str = "\
     SELECT r.pid, r.application_name, r.state, r.flush_lsn, r.replay_lsn, r.sync_priority, \

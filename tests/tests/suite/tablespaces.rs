@@ -41,7 +41,8 @@ fn copied_again_and_again() -> Result<()> {
         }
         cluster.settled().await?;
         let judge = cluster.judge();
-        let judge = judge.expecting("is no part of a tablespace", "somebody else's are left alone");
+        let judge =
+            judge.expecting("is no part of the tablespace", "somebody else's are left alone");
         judge.of(workload).await?;
         Ok(())
     })
