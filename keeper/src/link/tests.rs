@@ -7,18 +7,23 @@ use crate::vitals::Health;
 use anyhow::{Context as _, Result, ensure};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::post;
 use ctl::client::{Client, Options, parse_monitor_urls};
 use fsm::group::{Record, View, goals, join};
 use fsm::{Millis, Now};
-use shared::api::{Identity, JoinRequest};
+use shared::api::{ApiError, Identity, JoinRequest};
 use shared::ids::{FormationId, GroupId, NodeId};
 use shared::report::{Answer, Data, Report};
 use shared::settings::Settings;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const HANG: Duration = Duration::from_secs(10);
 
@@ -86,14 +91,25 @@ fn has_ended(stream: &TcpStream) -> Result<bool> {
     }
 }
 
-/// A call whose first packets are lost is not waited for: another one beside it gets through.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_overdue_call_is_not_waited_for() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let monitors = parse_monitor_urls(&format!("http://{}", listener.local_addr()?))?;
+/// A link that calls, and what it is connected to.
+struct Calling {
+    told: watch::Receiver<Heard>,
+    outgoing: watch::Sender<Option<Report>>,
+    task: JoinHandle<()>,
+    _others: (watch::Sender<Health>, watch::Sender<Attachment>),
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn call(monitor: SocketAddr) -> Result<Calling> {
+    let monitors = parse_monitor_urls(&format!("http://{monitor}"))?;
     let (outgoing, incoming) = watch::channel(Some(report()));
     let (health, seen) = watch::channel(Health::default());
-    let (heard, mut told) = watch::channel(Heard::default());
+    let (heard, told) = watch::channel(Heard::default());
     let (attachment, attached) = watch::channel(Attachment::default());
     let link = Link {
         client: Client::new(monitors, Options::default())?,
@@ -110,16 +126,73 @@ async fn an_overdue_call_is_not_waited_for() -> Result<()> {
         heard,
         right: Right::default(),
     };
-    let calling = tokio::spawn(link.run());
+    let task = tokio::spawn(link.run());
+    Ok(Calling { told, outgoing, task, _others: (health, attachment) })
+}
+
+/// A call whose first packets are lost is not waited for: another one beside it gets through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overdue_call_is_not_waited_for() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut calling = call(listener.local_addr()?)?;
     // It is never answered.
-    let (swallowed, _) = tokio::time::timeout(HANG, listener.accept()).await??;
+    let (swallowed, _) = timeout(HANG, listener.accept()).await??;
     let routes =
         axum::Router::new().route("/v1/nodes/{node}/report", post(answered)).with_state(answer()?);
     let monitor = tokio::spawn(async move { axum::serve(listener, routes).await });
-    tokio::time::timeout(HANG, told.wait_for(|heard| heard.answer.is_some())).await??;
+    timeout(HANG, calling.told.wait_for(|heard| heard.answer.is_some())).await??;
     ensure!(!has_ended(&swallowed)?, "the first call was given up before the second was made");
-    drop((outgoing, health, attachment));
-    calling.abort();
+    monitor.abort();
+    Ok(())
+}
+
+/// A monitor that is in quarantine by the second call, and whose answer to the first comes late.
+#[derive(Clone)]
+struct Lost {
+    answer: Answer,
+    calls: watch::Sender<usize>,
+    late: Arc<Notify>,
+}
+
+async fn quarantined(
+    State(lost): State<Lost>,
+    Json(report): Json<Report>,
+) -> std::result::Result<Json<Answer>, (StatusCode, Json<ApiError>)> {
+    lost.calls.send_modify(|calls| *calls += 1);
+    if report.seq == 1 {
+        lost.late.notified().await;
+        return Ok(Json(Answer { nonce: report.nonce, ..lost.answer }));
+    }
+    let refused = ApiError {
+        code: 6,
+        reason: "quarantine".to_owned(),
+        message: "the keepers have to be heard first".to_owned(),
+        nodes: Vec::new(),
+    };
+    Err((StatusCode::CONFLICT, Json(refused)))
+}
+
+/// What a lost monitor said comes before the offer of this node, or never: the record that is made from the
+/// offers would not know of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lost_monitor_said_does_not_come_after_the_offer() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut calling = call(listener.local_addr()?)?;
+    let (calls, mut counted) = watch::channel(0);
+    let lost = Lost { answer: answer()?, calls, late: Arc::default() };
+    let late = Arc::clone(&lost.late);
+    let routes =
+        axum::Router::new().route("/v1/nodes/{node}/report", post(quarantined)).with_state(lost);
+    let monitor = tokio::spawn(async move { axum::serve(listener, routes).await });
+    timeout(HANG, counted.wait_for(|calls| *calls >= 1)).await??;
+    // There is news, for which a second call is made while the first is held.
+    calling.outgoing.send_replace(Some(Report { streaming: true, ..report() }));
+    timeout(HANG, calling.told.wait_for(|heard| heard.quarantined)).await??;
+    late.notify_one();
+    let so_far = *counted.borrow();
+    timeout(HANG, counted.wait_for(|calls| *calls >= so_far + 3)).await??;
+    let heard = calling.told.borrow().clone();
+    ensure!(heard.answer.is_none() && heard.quarantined, "{heard:?}");
     monitor.abort();
     Ok(())
 }
