@@ -121,18 +121,29 @@ pub enum Cause {
     Join(Box<JoinRequest>),
 }
 
+/// Stands for every secret.
+const HIDDEN: &str = "-";
+
+/// That there is none says something, too.
+fn hide(secret: &mut String) {
+    if !secret.is_empty() {
+        HIDDEN.clone_into(secret);
+    }
+}
+
 impl MonitorLine {
     /// The line without secrets: they play no part in a decision once they have been compared. And
     /// without what is long and was not looked at.
     #[must_use]
     pub fn redacted(mut self) -> Self {
-        for node in self.before.nodes.values_mut().chain(self.decision.record.nodes.values_mut()) {
-            node.secret.clear();
+        for record in [&mut self.before, &mut self.decision.record] {
+            let nodes = record.nodes.values_mut().map(|node| &mut node.secret);
+            nodes.chain(record.dropped.values_mut()).for_each(hide);
         }
         if let Cause::Join(request) = &mut self.cause {
-            request.token = None;
+            (request.token, request.passwords) = (None, None);
             if let Some(identity) = &mut request.identity {
-                identity.secret.clear();
+                hide(&mut identity.secret);
             }
         }
         // Of use for one kind of request only, and by far the largest part of a line.
@@ -154,7 +165,7 @@ impl MonitorLine {
                 request::Reply::Decided(decision, _) => Some(*decision),
             },
             Cause::Join(request) => {
-                join::join(before, request, "", *now).ok()?.decision.map(|decision| *decision)
+                join::join(before, request, HIDDEN, *now).ok()?.decision.map(|decision| *decision)
             }
         }
     }

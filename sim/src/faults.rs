@@ -198,10 +198,13 @@ impl World {
 
     /// It goes on with the memory that it had.
     pub(crate) fn thaw(&mut self, id: NodeId) {
+        let now = self.now;
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.frozen != Frozen::No) else {
             return;
         };
+        let slept = matches!(machine.frozen, Frozen::Keeper | Frozen::Host);
         machine.frozen = Frozen::No;
+        machine.note_wake(slept, machine.time(now));
         self.say(|| format!("node {id}: goes on"));
     }
 

@@ -398,6 +398,7 @@ impl Machine {
 
     /// What the keeper sees.
     fn look(&mut self, now: u64) {
+        self.note_wake(false, now);
         self.refresh();
         self.unclaim(now);
         self.view.due = self.due();
@@ -460,8 +461,23 @@ impl Machine {
         let ours = self.persisted.as_ref().is_some_and(|p| p.promoted.is_some());
         let in_force = self.spec_in_force();
         let lease_ms = self.lease_ms();
-        let over = |keeper: &Keeper| !keeper.holds(in_force.as_ref(), lease_ms, now);
+        let over = |keeper: &Keeper| {
+            let woke = keeper.woke.map(Millis);
+            let at = keeper.tenure.fence_at(in_force.as_ref(), lease_ms, woke);
+            at.is_some_and(|at| at <= Millis(now))
+        };
         self.is_writable() && ours && self.keeper.as_ref().is_some_and(over)
+    }
+
+    /// Whether its keeper stood still while its right ended (`slept`: until now), or did before and has no right
+    /// again yet.
+    pub fn note_wake(&mut self, slept: bool, now: u64) {
+        let over = self.right_until().is_some_and(|until| until <= now);
+        let writable = self.is_writable();
+        if let Some(keeper) = &mut self.keeper {
+            let woke = keeper.woke.or(slept.then_some(now));
+            keeper.woke = woke.filter(|_| over && writable);
+        }
     }
 
     fn describe(&self, plan: &Plan, now: u64) -> Option<Report> {

@@ -166,6 +166,8 @@ pub struct Keeper {
     pub sealing_since: Option<u64>,
     /// Since when Postgres gives no answer.
     pub silent_since: Option<u64>,
+    /// When it went on after it had stood still, its right to serve over; until it has one again.
+    pub woke: Option<u64>,
     /// When Postgres went down by itself.
     pub down_since: Option<Millis>,
     /// Since when it has been asked to stop.
@@ -316,6 +318,7 @@ impl Machine {
             calls: Vec::new(),
             heard: None,
             tenure: Tenure::default(),
+            woke: None,
             sealing_since: None,
             silent_since: None,
             down_since: None,

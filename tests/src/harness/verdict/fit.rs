@@ -400,7 +400,7 @@ mod tests {
         let mut story = story();
         for line in &mut story.monitor {
             for node in line.before.nodes.values_mut() {
-                "hidden".clone_into(&mut node.secret);
+                "known to all".clone_into(&mut node.secret);
             }
         }
         story.is_refused("a secret");
