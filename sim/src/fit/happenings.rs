@@ -4,10 +4,17 @@ use crate::log::Log;
 use crate::machine::{Frozen, Machine, ServerMemory};
 use crate::node::SYSTEM;
 use crate::random::Random;
+use crate::walk::turns;
 use crate::world::World;
+use fsm::group::record::Phase;
 use fsm::node::view::Lack;
 use fsm::node::{Data, File, Process};
 use shared::ids::NodeId;
+
+/// Turns in which somebody else is elected, if anybody can be: those of five seconds.
+const LONGEST_ELECTION: usize = 500;
+/// Turns in which a report is answered, and the answer is followed.
+const MOMENT: usize = 3;
 
 /// The first node has a cluster that was there before, running or not.
 pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
@@ -29,6 +36,9 @@ pub(super) fn bring_cluster(world: &mut World, random: &mut Random) {
 pub(super) fn happen(world: &mut World, random: &mut Random, files: bool) {
     let ids = world.ids();
     let Some(id) = random.pick(&ids) else { return };
+    if random.one_in(8) {
+        return sleep_through_an_election(world, id);
+    }
     let source = world.machines.get(id).and_then(|machine| machine.job.as_ref()).map(|j| j.from);
     let copied = source.and_then(|id| world.machines.get(id)).map(|m| m.view.file.clone());
     let kind = random.below(if files { 14 } else { 10 });
@@ -73,6 +83,29 @@ fn stop_and_go(world: &mut World, id: NodeId) {
         Some(Frozen::No) => world.freeze(id, Frozen::Postgres),
         Some(Frozen::Postgres) => world.thaw(id),
         Some(Frozen::Keeper | Frozen::Host) | None => {}
+    }
+}
+
+/// A primary stands still until another one serves, and has a moment to hear of it when it goes on.
+fn sleep_through_an_election(world: &mut World, id: NodeId) {
+    let may_be_replaced = |machine: &Machine| {
+        let waits = machine.view.file.spec.as_ref().is_some_and(|spec| !spec.is_asynchronous());
+        machine.is_writable() && waits && machine.frozen == Frozen::No
+    };
+    if !world.machines.get(id).is_some_and(may_be_replaced) {
+        return;
+    }
+    let epoch = world.monitor.record.epoch;
+    world.freeze(id, Frozen::Host);
+    for _ in 0..LONGEST_ELECTION {
+        turns(world);
+        if world.monitor.record.epoch > epoch && world.monitor.record.phase == Phase::Serving {
+            break;
+        }
+    }
+    world.thaw(id);
+    for _ in 0..MOMENT {
+        turns(world);
     }
 }
 
