@@ -16,7 +16,8 @@ async fn status(cluster: &Cluster, formation: &str) -> Result<Status> {
     serde_json::from_value(answer.json).context(answer.stdout)
 }
 
-/// Waits until a formation takes writes with so many standbys streaming, and is as said.
+/// Waits until a formation takes writes with so many standbys streaming, for which commits wait, and is as
+/// said.
 async fn serves(
     cluster: &Cluster,
     formation: &str,
@@ -26,7 +27,8 @@ async fn serves(
     eventually(&format!("{formation}, serving"), DEADLINE, async || {
         let status = status(cluster, formation).await?;
         let streaming = status.nodes.iter().filter(|node| node.sync_state.is_some()).count();
-        let well = status.writable && streaming == standbys && status.operation.is_none();
+        let sync = status.sync.members.len() == standbys && status.sync.pending.is_none();
+        let well = status.writable && streaming == standbys && sync && status.operation.is_none();
         Ok(if well && holds(&status) { Ok(status) } else { Err(format!("{status:?}")) })
     })
     .await
