@@ -131,6 +131,7 @@ mod tests {
             "pgtandem failover --allow-data-loss --dry-run",
             "pgtandem promote node2 --dry-run",
             "pgtandem uri --role standby --dbname d --user u",
+            "pgtandem uri --role read-write --client sqlx --sslmode verify-full --sslrootcert /a",
             "pgtandem switchover --to node2 --no-wait",
             "pgtandem switchover --timeout 5",
             "pgtandem failover --allow-data-loss --fenced",
