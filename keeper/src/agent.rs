@@ -16,11 +16,12 @@ use describe::room;
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::view::{OutOfOrder, Persisted};
-use fsm::node::{Plan, Step, Sync, plan};
+use fsm::node::{Plan, Process, Step, Sync, plan};
 use postgres::postmaster::Signal;
 use postgres::storage::Room;
 use program::notify::Line;
 use shared::goal::Goal;
+use shared::ids::Epoch;
 use shared::report::{Report, StepView};
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -70,6 +71,8 @@ pub struct Agent {
     pub attachment: watch::Receiver<Attachment>,
     /// To the link.
     pub outgoing: watch::Sender<Option<Report>>,
+    /// When it began its last look: whoever answers for the node asks how old that is.
+    pub looked: watch::Sender<Millis>,
     /// The right to serve.
     pub right: Right,
     /// The room on its disks.
@@ -105,6 +108,7 @@ impl Agent {
             let rebuilding = self.node.look_after_job().await;
             let circumstances = self.circumstances();
             let crashes = self.node.crashes.newest();
+            let began = clock::now();
             let look = self.node.look(circumstances).await;
             if self.node.crashes.newest() > crashes && self.needs_standbys() {
                 self.claim_lease();
@@ -119,6 +123,7 @@ impl Agent {
                 trace.looked(&look.view, self.node.persisted(), &plan, rebuilding);
             }
             self.report(&look, &plan);
+            self.looked.send_replace(began);
             self.line.ready(plan.state.as_str());
             self.line.alive();
             self.reload(&look);
@@ -271,6 +276,18 @@ impl Agent {
         self.node.state.suspended && asynchronous && primary
     }
 
+    /// The epoch whose promotion was verified here, of a primary that is to be one still and whose server
+    /// has said that it is ready.
+    fn reign(&self, look: &Look) -> Option<Epoch> {
+        let persisted = self.node.persisted()?;
+        let is_ready = look.view.is_primary() && look.view.process == Process::Running;
+        let wanted = matches!(persisted.assignment.goal, Goal::Primary { .. });
+        let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+        promoted.filter(|epoch| {
+            is_ready && wanted && persisted.sealed.is_none() && *epoch == persisted.assignment.epoch
+        })
+    }
+
     fn spec_in_force(&self) -> Option<Spec> {
         let persisted = self.node.persisted()?;
         let spec = persisted.assignment.goal.spec()?;
@@ -306,6 +323,7 @@ impl Agent {
             // A cluster that is not ours yet has no lease to lose.
             writable: look.view.is_primary()
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
+            reign: self.reign(look),
             in_force: self.spec_in_force(),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
             suspended: self.is_suspended(),
@@ -342,7 +360,7 @@ impl Agent {
     }
 
     fn is_over(look: &Look, plan: &Plan, circumstances: Circumstances) -> Option<Ended> {
-        let stopped = look.view.process == fsm::node::Process::Stopped;
+        let stopped = look.view.process == Process::Stopped;
         if circumstances.stopping && stopped && plan.next == Next::Reached {
             return Some(Ended::AsTold);
         }

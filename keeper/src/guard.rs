@@ -8,6 +8,7 @@ use crate::clock;
 use fsm::Millis;
 use fsm::node::lease::Tenure;
 use postgres::postmaster::{Postmaster, Signal};
+use shared::ids::Epoch;
 use shared::settings::Timers;
 use shared::spec::Spec;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Duty {
     /// It may be taking writes.
     pub writable: bool,
+    /// The epoch whose primary it is, while its server is ready for sessions; what the server does not
+    /// answer changes nothing of that.
+    pub reign: Option<Epoch>,
     /// The spec whose barrier has been passed.
     pub in_force: Option<Spec>,
     /// The formation's lease.
@@ -121,6 +125,12 @@ impl Right {
     /// Whether this node serves as the primary with the right to.
     pub fn serves(&self) -> bool {
         self.writable() && self.holds()
+    }
+
+    /// The epoch whose primary it is, with the right to serve and ready for sessions.
+    pub fn reign(&self) -> Option<Epoch> {
+        let reign = self.duty.borrow().as_ref().and_then(|duty| duty.reign);
+        reign.filter(|_| self.serves())
     }
 }
 

@@ -20,7 +20,7 @@ use shared::report::{PostgresView, Replica};
 use std::time::Duration;
 
 /// How long a look waits for Postgres; what is said later is asked for again.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// A control file that cannot be read is not read again sooner: that takes a process.
 const READ_AGAIN_MS: u64 = 500;
 
@@ -237,6 +237,8 @@ impl Node {
         postgres.lsn = end;
         postgres.received = recovery.receive_lsn;
         postgres.replayed = recovery.replay_lsn;
+        let receiver = recovery.receiver.as_ref().filter(|_| streaming);
+        postgres.upstream_end = receiver.and_then(|receiver| receiver.latest_end_lsn);
         postgres.timeline = end.map(|end| history.timeline_at(end));
         Ok(Server { in_recovery: true, history, end, sealed, streaming })
     }

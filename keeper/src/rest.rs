@@ -1,25 +1,40 @@
-//! What load balancers, peers and people ask the keeper: the paths that they know from Patroni.
+//! What load balancers, peers and people ask the keeper: the paths that they know from Patroni
+//! (docs/load-balancers.md), by GET, HEAD and OPTIONS.
 //!
-//! 200 where it holds, else 503. Whether this is the primary comes from the live right to serve,
-//! never from what was believed a moment ago.
+//! 200 where it holds, else 503. Every answer is made from what is known at that moment (`moment`): the
+//! live right to serve, and a look at the node that is not too old. What a path asks for is in `role`,
+//! what its query may say in `wanted`, the documents in `show`. Nothing here changes anything, and nothing
+//! waits for Postgres, for the disk or for the monitor.
+
+mod moment;
+mod peers;
+mod role;
+mod show;
+#[cfg(test)]
+mod tests;
+mod wanted;
 
 use crate::attachment::Attachment;
+use crate::clock;
 use crate::guard::Right;
 use crate::link::Heard;
-use axum::extract::{Path, Query, State};
+use crate::vitals::Health;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
-use postgres::insist::insist;
-use serde::Deserialize;
+use fsm::Millis;
+use moment::Moment;
+use postgres::postmaster::Postmaster;
+use role::Role;
 use serde_json::json;
 use shared::ids::NodeId;
-use shared::report::{Replica, Report};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use shared::report::{Report, StepView};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::watch;
+use wanted::Wanted;
 
 /// What the answers are made from.
 #[derive(Clone, Debug)]
@@ -30,6 +45,14 @@ pub struct Rest {
     pub name: String,
     /// The newest report.
     pub report: watch::Receiver<Option<Report>>,
+    /// When the agent began the look that it was made from.
+    pub looked: watch::Receiver<Millis>,
+    /// The step under way.
+    pub step: watch::Receiver<Option<StepView>>,
+    /// The running postmaster; `None` also while it is being stopped.
+    pub postmaster: watch::Receiver<Option<Postmaster>>,
+    /// Whether Postgres and its storage answer.
+    pub health: watch::Receiver<Health>,
     /// What was heard from the monitor.
     pub heard: watch::Receiver<Heard>,
     /// The right to serve.
@@ -38,186 +61,107 @@ pub struct Rest {
     pub attachment: watch::Receiver<Attachment>,
 }
 
+impl Rest {
+    /// All that is known now.
+    fn moment(&self) -> Moment {
+        Moment {
+            id: self.id,
+            name: self.name.clone(),
+            reign: self.right.reign(),
+            lives: self.postmaster.borrow().as_ref().is_some_and(Postmaster::is_alive),
+            ails: self.health.borrow().ailment.is_some(),
+            report: self.report.borrow().clone(),
+            heard: self.heard.borrow().clone(),
+            attachment: self.attachment.borrow().clone(),
+            step_limit_ms: self.step.borrow().as_ref().and_then(|step| step.limit_ms),
+            looked: *self.looked.borrow(),
+            now: clock::now(),
+        }
+    }
+}
+
+/// Where each answer gets its moment from.
+type Source = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// The paths that ask for a role.
+const ROLES: &[(&str, Role)] = &[
+    ("/", Role::Primary),
+    ("/primary", Role::Primary),
+    ("/read-write", Role::Primary),
+    ("/leader", Role::Primary),
+    ("/standby-leader", Role::StandbyLeader),
+    ("/replica", Role::Replica),
+    ("/read-only", Role::ReadOnly),
+    ("/sync", Role::Sync),
+    ("/synchronous", Role::Sync),
+    ("/read-only-sync", Role::ReadOnlySync),
+    ("/quorum", Role::Sync),
+    ("/read-only-quorum", Role::ReadOnlySync),
+    ("/async", Role::Async),
+    ("/asynchronous", Role::Async),
+    ("/readiness", Role::Ready),
+    ("/health", Role::Healthy),
+];
+
 /// The routes.
 pub fn router(rest: Rest) -> Router {
-    let role = |handler: fn(&Rest, &Report, &Wanted) -> bool| -> MethodRouter<Rest> {
-        let answer = move |State(rest): State<Rest>, Query(wanted): Query<Wanted>| async move {
-            let report = rest.report.borrow().clone();
-            let holds = report.as_ref().is_some_and(|report| handler(&rest, report, &wanted));
-            answer(&rest, report.as_ref(), holds)
-        };
-        get(answer).options(answer)
-    };
-    Router::new()
-        .route("/", role(is_primary))
-        .route("/primary", role(is_primary))
-        .route("/read-write", role(is_primary))
-        .route("/leader", role(is_primary))
-        .route("/replica", role(is_replica))
-        .route("/read-only", role(is_replica))
-        .route("/sync", role(is_sync))
-        .route("/synchronous", role(is_sync))
-        .route("/quorum", role(is_sync))
-        .route("/async", role(is_async))
-        .route("/asynchronous", role(is_async))
-        .route("/health", role(|_, report, _| report.postgres.running))
-        .route(
-            "/readiness",
-            role(|rest, report, wanted| {
-                is_primary(rest, report, wanted) || is_replica(rest, report, wanted)
-            }),
+    routes(Arc::new(move || rest.moment()))
+}
+
+fn routes(source: Source) -> Router {
+    let roles = ROLES.iter().fold(Router::new(), |router, (path, role)| {
+        let role = *role;
+        router.route(
+            path,
+            all(move |moment: &Moment, query: &Parameters| in_role(moment, role, query)),
         )
-        .route("/liveness", get(|| async { StatusCode::OK }))
-        .route("/node", get(node))
-        .route("/metrics", get(metrics))
-        .route("/peers/{id}", get(peer))
-        .with_state(rest)
-}
-
-/// The query of a role.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Wanted {
-    /// The most that a replica may be behind, in bytes or as `10MB`.
-    lag: Option<String>,
-}
-
-fn answer(rest: &Rest, report: Option<&Report>, holds: bool) -> Response {
-    let status = if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = report.map(|report| {
-        json!({
-            "name": rest.name,
-            "node_id": rest.id,
-            "state": report.state,
-            "role": if rest.right.serves() { "primary" } else { "replica" },
-            "timeline": report.postgres.timeline,
-            "lsn": report.postgres.lsn,
-        })
     });
-    (status, Json(body)).into_response()
+    roles
+        .route("/liveness", all(|moment, _| alive(moment)))
+        .route("/node", all(|moment, _| show::node(moment)))
+        .route("/cluster", all(|moment, _| show::cluster(moment)))
+        .route("/metrics", all(|moment, _| show::metrics(moment)))
+        .route("/peers/{id}", get(peers::answer))
+        .with_state(source)
 }
 
-fn is_primary(rest: &Rest, report: &Report, _: &Wanted) -> bool {
-    rest.right.serves() && report.postgres.in_recovery == Some(false) && report.sealed.is_none()
+/// The query of a request.
+type Parameters = BTreeMap<String, String>;
+
+/// GET, HEAD and OPTIONS, of which only GET is answered with a body.
+fn all(
+    answer: impl Fn(&Moment, &Parameters) -> Response + Clone + Send + Sync + 'static,
+) -> MethodRouter<Source> {
+    let bare = answer.clone();
+    get(move |State(source): State<Source>, Query(query): Query<Parameters>| async move {
+        answer(&source(), &query)
+    })
+    .options(
+        move |State(source): State<Source>, Query(query): Query<Parameters>| async move {
+            bare(&source(), &query).status()
+        },
+    )
 }
 
-fn is_replica(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
-    let limit = wanted.lag.as_deref().map(parse_bytes);
-    let behind = lag(rest, report);
-    let near = match limit {
-        None => true,
-        Some(Some(limit)) => behind.is_some_and(|behind| behind <= limit),
-        Some(None) => false,
-    };
-    report.streaming && report.postgres.running && near
-}
-
-fn lag(rest: &Rest, report: &Report) -> Option<u64> {
-    let heard = rest.heard.borrow();
-    let answer = heard.answer.as_ref()?;
-    let primary = answer.assignment.goal.upstream()?;
-    let end = answer.flushed.iter().find(|(id, _)| *id == primary)?.1;
-    Some(end.bytes_since(report.postgres.replayed?))
-}
-
-fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1 << 10,
-        "mb" => 1 << 20,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-fn is_member(rest: &Rest) -> bool {
-    let heard = rest.heard.borrow();
-    heard.answer.as_ref().is_some_and(|answer| answer.sync_members.contains(&rest.id))
-}
-
-fn is_sync(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
-    is_replica(rest, report, wanted) && is_member(rest)
-}
-
-fn is_async(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
-    is_replica(rest, report, wanted) && !is_member(rest)
-}
-
-async fn node(State(rest): State<Rest>) -> Response {
-    let report = rest.report.borrow().clone();
-    let heard = rest.heard.borrow().clone();
-    let attachment = rest.attachment.borrow().clone();
-    let contact = heard.at.map(|at| crate::clock::now().since(at));
-    Json(json!({
-        "name": rest.name,
-        "node_id": rest.id,
-        "report": report,
-        "goal_state": heard.answer.as_ref().map(|answer| answer.assignment.goal_state),
-        "monitor": { "reachable": heard.unreachable.is_none() && heard.answer.is_some(), "last_contact_ms": contact },
-        "serves": rest.right.serves(),
-        "attachment": { "monitors": attachment.monitors, "detached": attachment.detached },
-    }))
-    .into_response()
-}
-
-async fn metrics(State(rest): State<Rest>) -> String {
-    let report = rest.report.borrow().clone();
-    let Some(report) = report else { return String::new() };
-    let number = |value: bool| u8::from(value);
-    let mut text = String::new();
-    let mut gauge = |name: &str, labels: &str, value: String| {
-        text.push_str(&format!(
-            "# TYPE pgtandem_keeper_{name} gauge\npgtandem_keeper_{name}{labels} {value}\n"
-        ));
-    };
-    gauge("state", &format!("{{state=\"{}\"}}", report.state), "1".to_owned());
-    gauge("postgres_running", "", number(report.postgres.running).to_string());
-    gauge("serves_as_primary", "", number(rest.right.serves()).to_string());
-    gauge("streaming", "", number(report.streaming).to_string());
-    if let Some(lsn) = report.postgres.lsn {
-        gauge("wal_end_bytes", "", lsn.0.to_string());
-    }
-    for Replica { node, stalled_ms, .. } in &report.replicas {
-        gauge("replica_stalled_ms", &format!("{{node_id=\"{node}\"}}"), stalled_ms.to_string());
-    }
-    text
-}
-
-/// What this node sees of another member: asked by the monitor when it suspects that one.
-async fn peer(State(rest): State<Rest>, Path(id): Path<u64>) -> Response {
-    let member = {
-        let heard = rest.heard.borrow();
-        let answer = heard.answer.as_ref();
-        answer.and_then(|answer| answer.assignment.member(NodeId(id)).cloned())
-    };
-    let Some(member) = member else { return StatusCode::NOT_FOUND.into_response() };
-    let limit = Duration::from_millis(500);
-    let keeper = reach(&member.rest, limit, b"GET /liveness HTTP/1.0\r\n\r\n");
-    let address = format!("{}:{}", bracketed(&member.host), member.port);
-    // SSLRequest: any Postgres that lives answers it with one byte, before any login.
-    let postgres = reach(&address, limit, &[0, 0, 0, 8, 4, 210, 22, 47]);
-    let (keeper, postgres) = tokio::join!(keeper, postgres);
-    Json(json!({ "keeper": keeper, "postgres": postgres })).into_response()
-}
-
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-async fn reach(address: &str, limit: Duration, question: &[u8]) -> &'static str {
-    let reached = insist(limit, || async {
-        let asked = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.write_all(question).await?;
-            stream.read_u8().await
-        };
-        match asked.await {
-            Ok(_) => Some("answered"),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Some("refused"),
-            Err(_) => None,
+fn in_role(moment: &Moment, role: Role, query: &Parameters) -> Response {
+    let wanted = if role.takes_conditions() { Wanted::read(query) } else { Ok(Wanted::default()) };
+    match wanted {
+        Ok(wanted) => {
+            (status(role.holds(moment, &wanted)), Json(show::role(moment))).into_response()
         }
-    });
-    reached.await.unwrap_or("silent")
+        // No load balancer sends anybody here, and a person sees why.
+        Err(error) => {
+            let message = json!({ "message": error.to_string() });
+            (StatusCode::BAD_REQUEST, Json(message)).into_response()
+        }
+    }
+}
+
+fn alive(moment: &Moment) -> Response {
+    let body = json!({ "look_age_ms": moment.look_age_ms() });
+    (status(moment.is_alive()), Json(body)).into_response()
+}
+
+fn status(holds: bool) -> StatusCode {
+    if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

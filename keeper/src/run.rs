@@ -379,6 +379,7 @@ async fn supervise(
     let right = Right::default();
     let heard = watch::Sender::new(Heard::default());
     let outgoing = watch::Sender::new(None);
+    let looked = watch::Sender::new(crate::clock::now());
     let (ending, reload) = (watch::Sender::new(Ending::No), watch::Sender::new(()));
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
     if let Some(watchdog) = &node.watchdog {
@@ -390,6 +391,10 @@ async fn supervise(
         id: node.id,
         name: node.config.name.to_string(),
         report: outgoing.subscribe(),
+        looked: looked.subscribe(),
+        step: node.step.subscribe(),
+        postmaster: node.postmaster.subscribe(),
+        health: health.subscribe(),
         heard: heard.subscribe(),
         right: right.clone(),
         attachment: attachment.subscribe(),
@@ -402,6 +407,7 @@ async fn supervise(
         heard: heard.subscribe(),
         attachment: attachment.subscribe(),
         outgoing: outgoing.clone(),
+        looked,
         right: right.clone(),
         room: room.subscribe(),
         ending: ending.subscribe(),

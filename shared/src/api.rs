@@ -343,6 +343,10 @@ pub struct NodeStatus {
     pub host: String,
     /// The port of its Postgres.
     pub port: u16,
+    /// `host:port` of its keeper's REST interface, which load balancers ask; empty from a monitor that
+    /// does not say it yet.
+    #[serde(default)]
+    pub rest: String,
     /// Where it stands.
     pub zone: Option<String>,
     /// What its keeper last said.

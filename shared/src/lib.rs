@@ -14,6 +14,7 @@ pub mod lsn;
 pub mod pgsettings;
 pub mod report;
 pub mod settings;
+pub mod size;
 pub mod spec;
 pub mod state;
 pub mod version;

@@ -124,6 +124,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         name: node.name.clone(),
         host: node.host.clone(),
         port: node.port,
+        rest: node.rest.clone(),
         zone: node.zone.clone(),
         reported_state: node.reported_state,
         goal_state,

@@ -51,6 +51,9 @@ pub struct WalReceiver {
     pub sender_host: Option<String>,
     /// The port that it is connected to.
     pub sender_port: Option<i32>,
+    /// `latest_end_lsn`: where the sender's log ended when it last said so, also in messages that carry
+    /// no WAL (`ProcessWalSndrMessage` in `walreceiver.c`).
+    pub latest_end_lsn: Option<Lsn>,
 }
 
 /// The signs of a seal, in the order in which they were asked for.
@@ -144,7 +147,8 @@ const RECOVERY: &str = "\
            (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' LIMIT 1), \
            (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'), \
            current_setting('primary_conninfo'), current_setting('primary_slot_name'), \
-           r.pid, r.status, r.received_tli, r.flushed_lsn, r.slot_name, r.sender_host, r.sender_port \
+           r.pid, r.status, r.received_tli, r.flushed_lsn, r.slot_name, r.sender_host, r.sender_port, \
+           r.latest_end_lsn \
       FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver r ON true";
 
 fn receiver(row: &Row) -> Result<Option<WalReceiver>, SessionError> {
@@ -158,6 +162,7 @@ fn receiver(row: &Row) -> Result<Option<WalReceiver>, SessionError> {
         slot_name: column(row, 12, "slot_name")?,
         sender_host: column(row, 13, "sender_host")?,
         sender_port: column(row, 14, "sender_port")?,
+        latest_end_lsn: lsn(row, 15, "latest_end_lsn")?,
     }))
 }
 
