@@ -97,7 +97,7 @@ impl Clients {
         let dir = dir(cluster)?;
         let mut running = Vec::new();
         for client in ALL {
-            let command = client.command("write", &uris(cluster, client, "primary").await?)?;
+            let command = client.command("write", &uris(cluster, client, &[]).await?)?;
             running.push(Running::start(client, command, &dir)?);
         }
         let clients = Self { running };
@@ -136,9 +136,10 @@ impl Clients {
     }
 }
 
-/// What `pgtandem uri` prints for a client: the server of a role.
-pub async fn uris(cluster: &Cluster, client: Client, role: &str) -> Result<Vec<String>> {
-    let arguments = ["uri", "--role", role, "--user", "postgres", "--client", client.kind()];
+/// What `pgtandem uri` prints for a client, with further arguments.
+pub async fn uris(cluster: &Cluster, client: Client, further: &[&str]) -> Result<Vec<String>> {
+    let arguments = ["uri", "--user", "postgres", "--client", client.kind()];
+    let arguments = [&arguments[..], further].concat();
     let answer = cluster.pgtandem(&arguments).await?;
     ensure!(answer.code == 0, "pgtandem {arguments:?}: {answer:?}");
     let uris = answer.json.get("uris").context("no URIs")?;
