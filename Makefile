@@ -19,7 +19,7 @@ PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
 export RUST_LIB_BACKTRACE ?= 0
 
-.PHONY: help setup build release demo test check-deep chaos calm first-hour coverage lint fmt bench-failover install
+.PHONY: help setup build release demo test check-deep chaos calm first-hour coverage lint fmt bench-failover bench-clients install
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ fmt: ## Formats the source
 bench-failover: setup ## How long writes wait at a failover: ROUNDS=20 ONLY='cut off'
 	$(CARGO) build --locked --release --workspace --bins
 	target/release/bench_failover --rounds $(ROUNDS) $(if $(ONLY),--only '$(ONLY)')
+
+bench-clients: ROUNDS = 10
+bench-clients: setup ## What real clients see of a failover, for docs/clients.md: ROUNDS=10
+	$(CARGO) build --locked --release --workspace --bins
+	target/release/bench_clients --rounds $(ROUNDS)
 
 install: release ## Installs the programs, manual pages and completions under PREFIX=/usr/local
 	install -d '$(DESTDIR)$(PREFIX)/bin' $(patsubst %,'$(SHARE)/%',$(SHARED_DIRS))

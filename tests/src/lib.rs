@@ -11,6 +11,7 @@
 )]
 
 pub mod chaos;
+pub mod clients;
 pub mod first_hour;
 pub mod harness;
 pub mod network;

@@ -9,6 +9,7 @@ mod birth;
 mod cannot_run;
 mod catching_up;
 mod chaos;
+mod clients;
 mod clocks;
 mod commands;
 mod demo;
