@@ -12,6 +12,7 @@ mod failover;
 mod formation;
 mod fsm;
 mod get;
+mod haproxy;
 mod maintenance;
 mod man;
 mod pause;
@@ -58,6 +59,7 @@ commands! {
     events::Events,
     explain::Explain,
     uri::Uri,
+    haproxy::Haproxy,
     sync::Sync,
     timelines::Timelines,
     settings::Settings,

@@ -207,6 +207,7 @@ pub mod fixture {
         let is_primary = state == "primary";
         json!({
             "id": id, "name": format!("node{id}"), "host": host, "port": port, "zone": null,
+            "rest": crate::text::host_port(host, 8008),
             "reported_state": state, "goal_state": state,
             "role": if is_primary { "primary" } else { "standby" },
             "upstream": if is_primary { None } else { Some("node2") },

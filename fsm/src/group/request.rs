@@ -22,6 +22,8 @@ mod orders;
 mod quarantine;
 mod values;
 
+pub use values::parse_duration;
+
 /// What became of a request that was not refused.
 #[derive(Clone, Debug)]
 pub enum Reply {

@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
     row("pgtandem events", Looks, "--count 5", ("--count some", 1)),
     row("pgtandem explain", Looks, "node2", ("node9", 1)),
     row("pgtandem uri", Looks, "--role standby", ("--role none", 1)),
+    row("pgtandem haproxy", Looks, "--max-lag 1GB", ("--max-lag some", 1)),
     row("pgtandem sync", Looks, "", ("--formation nowhere", 1)),
     row("pgtandem timelines", Looks, "", ("--formation nowhere", 1)),
     row("pgtandem settings", Looks, "", ("--monitor http://127.0.0.1:1", 4)),
