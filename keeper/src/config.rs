@@ -2,9 +2,11 @@
 
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
+use hooks::Hook;
 use shared::ids::{FormationId, NodeName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The settings of a keeper.
 #[derive(Clone, Debug)]
@@ -59,4 +61,8 @@ pub struct Config {
     pub run_as: Option<String>,
     /// The device that resets the host when it is not fed.
     pub watchdog: Option<PathBuf>,
+    /// What the operator wants to be run.
+    pub hooks: Vec<Hook>,
+    /// How long each may take.
+    pub hook_timeout: Duration,
 }
