@@ -7,6 +7,7 @@ use crate::attachment::Attachment;
 use crate::backoff::is_heavy;
 use crate::clock;
 use crate::guard::{Duty, Right};
+use crate::hooks::Desk;
 use crate::link::{Heard, flushed, is_news};
 use crate::local::{Circumstances, Look};
 use crate::node::Node;
@@ -16,7 +17,7 @@ use describe::room;
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::view::{OutOfOrder, Persisted};
-use fsm::node::{Plan, Process, Step, Sync, plan};
+use fsm::node::{Plan, Process, Step, plan};
 use postgres::postmaster::Signal;
 use postgres::storage::Room;
 use program::notify::Line;
@@ -93,6 +94,8 @@ pub struct Agent {
     pub line: Line,
     /// Marked when Postgres is to read its configuration again.
     pub reload: watch::Receiver<()>,
+    /// To the operator's hooks.
+    pub hooks: Desk,
 }
 
 impl Agent {
@@ -109,7 +112,8 @@ impl Agent {
             let circumstances = self.circumstances();
             let crashes = self.node.crashes.newest();
             let began = clock::now();
-            let look = self.node.look(circumstances).await;
+            let mut look = self.node.look(circumstances).await;
+            look.view.hook = self.hooks.asked(&look.view, self.node.persisted());
             if self.node.crashes.newest() > crashes && self.needs_standbys() {
                 self.claim_lease();
             }
@@ -122,6 +126,8 @@ impl Agent {
             if let Some(trace) = &mut self.trace {
                 trace.looked(&look.view, self.node.persisted(), &plan, rebuilding);
             }
+            let takes_writes = self.spec_in_force(&look).is_some();
+            self.hooks.note(&look.view, self.node.persisted(), takes_writes);
             self.report(&look, &plan);
             self.looked.send_replace(began);
             self.line.ready(plan.state.as_str());
@@ -223,6 +229,7 @@ impl Agent {
                 // A stop that was under way has lost sight of it.
                 self.node.find_postmaster(true).await;
                 drop(self.node.carry_out(&Step::StopImmediate).await);
+                self.hooks.note_end();
                 return Some(Ended::AsTold);
             }
             Ending::Planned => {
@@ -232,6 +239,7 @@ impl Agent {
         }
         if self.heard.borrow().dropped {
             drop(self.node.carry_out(&Step::StopFast).await);
+            self.hooks.note_end();
             return Some(self.node.leave_for_good());
         }
         None
@@ -288,10 +296,8 @@ impl Agent {
         })
     }
 
-    fn spec_in_force(&self) -> Option<Spec> {
-        let persisted = self.node.persisted()?;
-        let spec = persisted.assignment.goal.spec()?;
-        (self.node.seen.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+    fn spec_in_force(&self, look: &Look) -> Option<Spec> {
+        self.node.persisted()?.in_force(&look.view.file, self.node.seen.sync)
     }
 
     /// Tells the guard what there is to guard, and what the standbys prove.
@@ -324,7 +330,7 @@ impl Agent {
             writable: look.view.is_primary()
                 && self.node.persisted().is_some_and(|persisted| persisted.promoted.is_some()),
             reign: self.reign(look),
-            in_force: self.spec_in_force(),
+            in_force: self.spec_in_force(look),
             lease_ms: timers.map_or(0, |timers| timers.lease_ms),
             suspended: self.is_suspended(),
             timers,
@@ -378,6 +384,10 @@ impl Agent {
                     self.begin(what);
                     let since = self.since.1;
                     self.node.show_step(what, None, since);
+                }
+                if self.right.runs_out() {
+                    // A primary that is to drain, and whose hook takes its time.
+                    self.node.ask_for_replies().await;
                 }
                 if rebuilding { LOOK_AT_COPY } else { LOOK_AGAIN }
             }
@@ -523,6 +533,7 @@ impl Agent {
             _ = self.ending.changed() => {}
             () = ended => {}
             () = job => {}
+            () = self.hooks.answered() => {}
         }
     }
 }

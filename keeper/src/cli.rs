@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The keeper of pgtandem: supervises one PostgreSQL and carries out what the monitor decides.
 #[derive(Debug, Parser)]
@@ -218,6 +219,16 @@ pub(crate) struct Options {
     /// Takes a backup, after each promotion.
     #[arg(long, env = "PGTANDEM_ARCHIVE_BACKUP", value_name = "COMMAND")]
     archive_backup: Option<String>,
+    /// Runs a command, or posts to an http:// or https:// URL, at an event of this node: `on_role_change`,
+    /// `pre_promote` (may refuse), `post_promote`, `pre_demote` or `on_fence`. May be given several times; in the
+    /// environment one a line, in the file as a list. A command runs as the keeper's user and without a shell.
+    #[arg(long, env = "PGTANDEM_HOOK", value_name = "EVENT=COMMAND|URL", value_delimiter = '\n')]
+    #[arg(hide_env_values = true)]
+    #[serde(deserialize_with = "one_or_many")]
+    hook: Option<Vec<String>>,
+    /// How many seconds a hook may take; then it is killed [default: 10].
+    #[arg(long, env = "PGTANDEM_HOOK_TIMEOUT", value_name = "SECONDS")]
+    hook_timeout: Option<u32>,
     /// As the file says; the flag is one of all commands.
     #[arg(skip)]
     log_format: Option<LogFormat>,
@@ -399,6 +410,8 @@ impl Options {
             archive_push: own.archive_push.or(file.archive_push),
             archive_get: own.archive_get.or(file.archive_get),
             archive_backup: own.archive_backup.or(file.archive_backup),
+            hook: own.hook.or(file.hook),
+            hook_timeout: own.hook_timeout.or(file.hook_timeout),
             log_format: file.log_format,
         })
     }
@@ -472,8 +485,45 @@ impl Options {
             superuser: options.superuser.unwrap_or_else(|| "postgres".to_owned()),
             run_as: options.run_as,
             watchdog: options.watchdog.map(absolute).transpose()?,
+            hooks: parse_hooks(&options.hook.unwrap_or_default())?,
+            hook_timeout: hook_timeout(options.hook_timeout)?,
         })
     }
+}
+
+/// A list may stand in the file, or one alone.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Hooks {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match Hooks::deserialize(deserializer)? {
+        Hooks::One(hook) => vec![hook],
+        Hooks::Many(hooks) => hooks,
+    }))
+}
+
+fn parse_hooks(texts: &[String]) -> Result<Vec<hooks::Hook>, ApiError> {
+    let texts = texts.iter().filter(|text| !text.trim().is_empty());
+    texts
+        .map(|text| hooks::Hook::parse(text, &crate::hooks::EVENTS))
+        .collect::<Result<_, _>>()
+        .map_err(|error| failure(1, "bad_value", error.to_string()))
+}
+
+fn hook_timeout(seconds: Option<u32>) -> Result<Duration, ApiError> {
+    let Some(seconds) = seconds else { return Ok(crate::hooks::DEFAULT_LIMIT) };
+    let limit = Duration::from_secs(seconds.into());
+    if limit.is_zero() || limit > crate::hooks::LONGEST_LIMIT {
+        let longest = crate::hooks::LONGEST_LIMIT.as_secs();
+        let text = format!("hook timeout must be from 1 to {longest} seconds, and is {seconds}");
+        return Err(failure(1, "bad_value", text));
+    }
+    Ok(limit)
 }
 
 fn missing(option: &str) -> ApiError {

@@ -3,9 +3,11 @@
 use crate::archive::Archive;
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
+use hooks::Hook;
 use shared::ids::{FormationId, NodeName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The settings of a keeper.
 #[derive(Clone, Debug)]
@@ -62,4 +64,8 @@ pub struct Config {
     pub watchdog: Option<PathBuf>,
     /// Where WAL and backups are kept, if anywhere.
     pub archive: Option<Archive>,
+    /// What the operator wants to be run.
+    pub hooks: Vec<Hook>,
+    /// How long each may take.
+    pub hook_timeout: Duration,
 }

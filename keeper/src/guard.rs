@@ -46,11 +46,18 @@ pub struct Right {
     changed: Arc<Notify>,
     /// None before the agent's first look.
     duty: watch::Sender<Option<Duty>>,
+    /// Counts the primaries that were stopped.
+    fences: watch::Sender<u64>,
 }
 
 impl Default for Right {
     fn default() -> Self {
-        Self { tenure: Arc::default(), changed: Arc::default(), duty: watch::Sender::new(None) }
+        Self {
+            tenure: Arc::default(),
+            changed: Arc::default(),
+            duty: watch::Sender::new(None),
+            fences: watch::Sender::new(0),
+        }
     }
 }
 
@@ -79,6 +86,11 @@ impl Right {
     /// What the agent saw last; `None` before its first look.
     pub fn duty(&self) -> Option<Duty> {
         self.duty.borrow().clone()
+    }
+
+    /// Counts the primaries that the guard has stopped.
+    pub fn fences(&self) -> watch::Receiver<u64> {
+        self.fences.subscribe()
     }
 
     fn writable(&self) -> bool {
@@ -146,6 +158,7 @@ pub async fn run(right: Right, postmaster: watch::Receiver<Option<Postmaster>>) 
                 let running = postmaster.borrow().clone();
                 if let Some(running) = running.filter(Postmaster::is_alive) {
                     fence(&running).await;
+                    right.fences.send_modify(|count| *count += 1);
                 }
                 changed.await;
             }

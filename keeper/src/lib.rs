@@ -14,6 +14,7 @@ pub mod config;
 pub mod crashes;
 mod destroy;
 pub mod guard;
+pub mod hooks;
 mod leave;
 pub mod link;
 pub mod local;

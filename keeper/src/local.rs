@@ -4,6 +4,7 @@ use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
 use crate::pgsettings::Given;
+use fsm::node::consent::Asked;
 use fsm::node::view::{Due, RESTARTS, is_broken};
 use fsm::node::{Data, File, LocalView, Process, Server, Step};
 use postgres::config::ManagedConfig;
@@ -114,6 +115,8 @@ impl Node {
                 .persisted()
                 .and_then(|persisted| Due::of(persisted.assignment.orders, self.state.done))
                 .or_else(|| self.listens_elsewhere().then_some(Due::Restart)),
+            // Said by those who run them.
+            hook: Asked::Clear,
         };
         Look { view, postgres, walsenders }
     }

@@ -7,6 +7,7 @@ use crate::cli::failure;
 use crate::config::Config;
 use crate::destroy;
 use crate::guard::{self, Right};
+use crate::hooks::Desk;
 use crate::link::{Heard, Link, is_about};
 use crate::node::{Node, disk};
 use crate::rest::{self, Rest};
@@ -400,8 +401,10 @@ async fn supervise(
         attachment: attachment.subscribe(),
     };
     tokio::spawn(answer_balancers(listener, rest));
-    let trace = Trace::begin(node.id);
-    let state_dir = node.config.state_dir.clone();
+    let (trace, state_dir) = (Trace::begin(node.id), node.config.state_dir.clone());
+    let hooks = Desk::open(&node, right.fences());
+    let last_moments = hooks.last_moments();
+    let how = ending.subscribe();
     let agent = Agent {
         node,
         heard: heard.subscribe(),
@@ -418,6 +421,7 @@ async fn supervise(
         trace,
         line: Line::open(),
         reload: reload.subscribe(),
+        hooks,
     };
     let link = Link {
         client,
@@ -436,13 +440,15 @@ async fn supervise(
     if until == Until::Reached {
         tokio::spawn(end_when_reached(outgoing.subscribe(), ending));
     }
-    match agent.run().await {
-        Ended::AsTold => ExitCode::SUCCESS,
-        Ended::Dropped => {
-            tracing::info!("the node was dropped from its formation; postgres is stopped");
-            ExitCode::SUCCESS
-        }
+    let ended = agent.run().await;
+    let at_once = matches!(*how.borrow(), Ending::LeavePostgres | Ending::Immediate);
+    if !at_once {
+        last_moments.await;
     }
+    if ended == Ended::Dropped {
+        tracing::info!("the node was dropped from its formation; postgres is stopped");
+    }
+    ExitCode::SUCCESS
 }
 
 fn watch_vitals(

@@ -70,6 +70,9 @@ pub struct Report {
     /// Its log goes on on a timeline that no epoch owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stray: Option<Stray>,
+    /// Why it is not to be promoted for now: what its `pre_promote` hook has said. It is a witness all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vetoes: Option<String>,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -114,6 +117,7 @@ impl Report {
             offer: None,
             done: Orders::default(),
             stray: None,
+            vetoes: None,
         }
     }
 }

@@ -437,8 +437,7 @@ impl Machine {
     }
 
     fn spec_in_force(&self) -> Option<Spec> {
-        let spec = self.persisted.as_ref()?.assignment.goal.spec()?;
-        (self.view.sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+        self.persisted.as_ref()?.in_force(&self.view.file, self.view.sync)
     }
 
     /// The standbys prove that it still is the primary: what it claimed has been made good.
@@ -518,6 +517,7 @@ impl Machine {
             catalogue: None,
             offer: None,
             done: self.done,
+            vetoes: None,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
         })
     }

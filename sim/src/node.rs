@@ -1,6 +1,7 @@
 //! What a keeper's steps do to its node, on the facts that plans are made from. Shared by the worlds
 //! of this crate and by the property tests of `fsm::node::plan`.
 
+use fsm::node::consent::Asked;
 use fsm::node::view::{Admitted, Due, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Process, Server, Step, Sync, Upstream, primary};
 use shared::history::History;
@@ -28,6 +29,7 @@ pub fn empty_view() -> LocalView {
         broken: false,
         upstream_lacks: None,
         due: None,
+        hook: Asked::Clear,
     }
 }
 

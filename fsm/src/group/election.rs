@@ -90,6 +90,17 @@ pub fn could_replace_primary(record: &Record, view: &View, now: Now) -> bool {
     candidate && covers(&record.specs, &alive)
 }
 
+/// Whether an election would find enough witnesses, and a candidate that is not the one who was elected and
+/// refuses. That one is a witness like the others.
+pub(crate) fn could_elect_another(record: &Record, view: &View, now: Now) -> bool {
+    let alive: BTreeMap<_, _> = living(record, view, now)
+        .filter(|id| record.nodes.get(id).is_some_and(|node| !node.maintenance))
+        .filter_map(|id| Some((id, last_position(record, view, id)?)))
+        .collect();
+    let another = |id: &NodeId| Some(*id) != record.primary && is_eligible(record, view, *id, None);
+    alive.keys().any(another) && covers(&record.specs, &alive)
+}
+
 /// Whether the primary, though alive, has no room to write.
 pub(crate) fn is_short_of_room(record: &Record, view: &View, now: Now) -> bool {
     record.primary.is_some_and(|id| {

@@ -147,6 +147,9 @@ pub fn blockers(record: &Record, view: &View, now: Now) -> Vec<Blocker> {
             vec![blocker(record, "draining", &primary, text)]
         }
         Phase::Electing(election) => match choose(record, view, election, now, 0) {
+            Choice::Wait(Waiting::Candidate) if vetoed(record, view).is_some() => {
+                vetoed(record, view).into_iter().collect()
+            }
             Choice::Wait(waiting) => vec![explain_waiting(record, &waiting)],
             Choice::Elect { .. } | Choice::Forward { .. } => Vec::new(),
         },
@@ -166,10 +169,29 @@ pub fn blockers(record: &Record, view: &View, now: Now) -> Vec<Blocker> {
         }
         Phase::Promoting => {
             let primary: BTreeSet<_> = record.primary.into_iter().collect();
+            if let Some(blocker) = vetoed(record, view) {
+                return vec![blocker];
+            }
             let text = format!("{} has not confirmed its promotion yet", record.names_of(&primary));
             vec![blocker(record, "promoting", &primary, text)]
         }
     }
+}
+
+/// Those whose hooks refuse a promotion, if any do.
+fn vetoed(record: &Record, view: &View) -> Option<Blocker> {
+    let said = |id: &NodeId| Some((*id, view.report(*id)?.vetoes.clone()?));
+    let all: BTreeMap<_, _> = record.nodes.keys().filter_map(said).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let whys: Vec<_> =
+        all.iter().map(|(id, why)| format!("{}: {why}", record.name_of(*id))).collect();
+    let text = format!(
+        "no other node may be promoted, and pre_promote hooks refuse it; they are asked again ({})",
+        whys.join("; ")
+    );
+    Some(blocker(record, "vetoed", &all.keys().copied().collect(), text))
 }
 
 fn explain_waiting(record: &Record, waiting: &Waiting) -> Blocker {

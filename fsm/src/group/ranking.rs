@@ -31,6 +31,8 @@ pub(crate) enum Bar {
     Maintenance,
     /// Its candidate priority is 0, and nobody has asked for it.
     Priority,
+    /// Its `pre_promote` hook refuses: why.
+    Vetoed(String),
 }
 
 /// A node's place in an election: the greatest is looked at first.
@@ -135,7 +137,7 @@ pub(crate) fn bar(
     } else if report.leaving {
         Some(Bar::Leaving)
     } else {
-        None
+        report.vetoes.clone().map(Bar::Vetoed)
     }
 }
 

@@ -181,6 +181,7 @@ impl Request<'_> {
             requested_at: self.now.wall,
             old_primary: self.record.primary_name(),
             old_epoch: self.record.epoch,
+            refused: None,
         };
         next.next_operation += 1;
         let id = operation.id;

@@ -122,6 +122,13 @@ pub const RULES: &[Rule] = &[
         fire: election::candidate_lost,
     },
     Rule {
+        name: "candidate-refused",
+        phase: "promoting",
+        conditions: "the candidate's pre_promote hook refuses, and the others could elect",
+        next: "electing; the candidate is a witness still",
+        fire: election::candidate_refused,
+    },
+    Rule {
         name: "primary-lost-its-data",
         phase: "serving",
         conditions: "the primary's data directory is empty, and the others could elect",

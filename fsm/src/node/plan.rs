@@ -2,6 +2,7 @@
 //! a wait for something named, or "reached". Every goal can be reached from every situation; there
 //! is no remembered state that a goal might not fit.
 
+use super::consent::Asked;
 use super::view::{Data, Due, File, LocalView, Persisted, Process, Upstream};
 use super::{primary, standby};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,9 @@ use shared::goal::{self, Goal};
 use shared::ids::{NodeId, Ticket, TimelineId};
 use shared::spec::Spec;
 use shared::state::NodeState;
+
+/// What a primary waits for before it stops for another one.
+const PRE_DEMOTE: &str = "the pre_demote hook";
 
 /// One thing to do. Idempotent, and safe to repeat after a crash between any two of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +215,9 @@ fn seal(view: &LocalView, persisted: &Persisted, drain: bool) -> Plan {
     } else {
         (NodeState::ReportLsn, NodeState::ReportLsn)
     };
+    if view.is_primary() && drain && view.hook == Asked::Running {
+        return Plan::wait(doing, PRE_DEMOTE);
+    }
     if view.is_primary() {
         return Plan::step(doing, if drain { Step::StopFast } else { Step::StopImmediate });
     }

@@ -1,5 +1,6 @@
 //! Being the primary: birth, promotion (rules 7 and 8), start (rule 13) and the sync spec (rule 9).
 
+use super::consent::Asked;
 use super::plan::{Next, Plan, Step};
 use super::standby::{is_known, sealed_standby};
 use super::view::{Data, File, Lack, LocalView, Persisted, Process, Sync};
@@ -57,8 +58,11 @@ fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
         }
         // A primary of an older epoch, elected again: it goes on in the new one, as a promotion.
         Some(server) if !server.in_recovery => Plan::step(state, Step::StopImmediate),
-        Some(_) | None => sealed_standby(view, state)
-            .unwrap_or_else(|| Plan::step(state, Step::Promote { timeline: reserved })),
+        Some(_) | None => sealed_standby(view, state).unwrap_or_else(|| match view.hook {
+            Asked::Clear => Plan::step(state, Step::Promote { timeline: reserved }),
+            Asked::Running => Plan::wait(state, "the pre_promote hook"),
+            Asked::Refused => Plan::wait(state, "another primary: the pre_promote hook refuses"),
+        }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! All that a keeper sees of its node at one instant, and what it has persisted.
 
+use super::consent::Asked;
 use crate::Millis;
 use serde::{Deserialize, Serialize};
 use shared::goal::{Assignment, Orders};
@@ -69,6 +70,23 @@ impl Persisted {
             admitted: before.and_then(|before| before.admitted),
         }))
     }
+
+    /// The spec whose barrier has been passed and that proofs by streaming are of (rule 12). A primary that is
+    /// asked to drain has none in its goal: it goes on under the one that its file says.
+    pub fn in_force(&self, file: &File, sync: Sync) -> Option<Spec> {
+        use shared::goal::Goal;
+        let spec = match &self.assignment.goal {
+            Goal::Primary { spec, .. } => Some(spec),
+            Goal::Seal { drain: true } => file.spec.as_ref(),
+            Goal::Wait
+            | Goal::Follow { .. }
+            | Goal::Seal { drain: false }
+            | Goal::FastForward { .. }
+            | Goal::Maintenance
+            | Goal::Dropped => None,
+        }?;
+        (sync == Sync::InForce(spec.generation)).then(|| spec.clone())
+    }
 }
 
 /// What a keeper sees.
@@ -106,6 +124,9 @@ pub struct LocalView {
     /// What the operator has asked for and has not been done yet.
     #[serde(default)]
     pub due: Option<Due>,
+    /// What a hook says to the change of the role that the assignment asks for.
+    #[serde(default)]
+    pub hook: Asked,
 }
 
 /// An order that is due ([`shared::goal::Orders`]).

@@ -36,6 +36,7 @@ impl Agent {
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
         }
+        warnings.extend(self.hooks.warning());
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         Report {
             protocol: self.node.config.protocol,
@@ -58,6 +59,7 @@ impl Agent {
             room: self.room.borrow().iter().map(room).collect(),
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
+            vetoes: self.hooks.vetoes(),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),

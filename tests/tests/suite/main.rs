@@ -26,6 +26,7 @@ mod lost_monitor;
 mod maintenance;
 mod monitor;
 mod orders;
+mod pgbouncer;
 mod postgres_settings;
 mod predictions;
 mod readdressing;

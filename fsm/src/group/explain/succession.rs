@@ -122,6 +122,7 @@ fn why_never(record: &Record, view: &View, (id, node): (NodeId, &Node), now: Now
             "never: its candidate priority is 0; `pgtandem promote` takes it all the same"
                 .to_owned()
         }
+        Some(Bar::Vetoed(why)) => format!("not now: its pre_promote hook refuses ({why})"),
         None => "never: it has not said where on the group's history its log ends".to_owned(),
     }
 }

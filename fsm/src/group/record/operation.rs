@@ -19,6 +19,9 @@ pub struct Operation {
     pub old_primary: Option<NodeName>,
     /// The epoch at that time.
     pub old_epoch: Epoch,
+    /// The hook of its node has refused the promotion: what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// What an operator can ask for that takes time.

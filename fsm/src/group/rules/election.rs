@@ -3,7 +3,7 @@
 use super::{Change, Context, in_phase_for, is_choosing};
 use crate::group::acceptance::{beyond, claims, taken_in};
 use crate::group::detector::{Verdict, verdict};
-use crate::group::election::{Choice, choose};
+use crate::group::election::{Choice, choose, could_elect_another};
 use crate::group::record::{Election, LossAccepted, Note, Phase, Record};
 use crate::group::sync;
 use serde_json::json;
@@ -365,5 +365,33 @@ pub(super) fn candidate_lost(context: &Context<'_>) -> Option<Change> {
     let next = begin(record, context.rule, None, false, None);
     let reason = format!("{} was elected and has been lost: {why}", record.name_of(candidate));
     let note = context.phase_note(&next, reason).about(candidate);
+    Some(Change { next, notes: vec![note] })
+}
+
+/// The ticket is raised first, so that nobody takes the election for the one before; what was reserved for the
+/// candidate stays reserved, and its spec stays among those to be covered, since it may have changed its mind.
+pub(super) fn candidate_refused(context: &Context<'_>) -> Option<Change> {
+    let record = context.record;
+    if record.phase != Phase::Promoting {
+        return None;
+    }
+    let (candidate, report) = context.primary()?;
+    let report = report?;
+    // What it said of an earlier epoch it may not say of this one.
+    report.accepted.filter(|accepted| accepted.epoch == record.epoch)?;
+    let why = report.vetoes.clone()?;
+    // Else it is asked again, which takes no election.
+    if !could_elect_another(record, context.view, context.now) {
+        return None;
+    }
+    let mut next = begin(record, context.rule, None, false, None);
+    let name = record.name_of(candidate);
+    let said = format!("the pre_promote hook of {name} refuses: {why}");
+    if let Some(operation) = next.operation.as_mut().filter(|it| it.target == Some(candidate)) {
+        operation.refused = Some(said.clone());
+    }
+    let reason = format!("{name} was elected and is not promoted: {said}");
+    let evidence = json!({ "candidate": name, "why": why });
+    let note = context.phase_note(&next, reason).about(candidate).evidence(evidence);
     Some(Change { next, notes: vec![note] })
 }

@@ -233,7 +233,9 @@ fn outcome(context: &Context<'_>, operation: &Operation) -> Option<(Outcome, Str
             } else if as_asked {
                 (Outcome::Done, format!("{name} is the primary; writes wait for its standbys"))
             } else {
-                (Outcome::Failed, format!("{name} was elected: it was the best that could be had"))
+                let why = operation.refused.as_deref();
+                let why = why.unwrap_or("it was the best that could be had");
+                (Outcome::Failed, format!("{name} was elected: {why}"))
             })
         }
         OperationKind::MaintenanceOn

@@ -1,0 +1,272 @@
+//! The agent's side of the hooks: it passes on what is seen of the node, and asks those that come before a
+//! change of the role. An answer is waited for by nobody here: the loop looks whether it has come.
+
+use super::facts::{Facts, Role};
+use super::runner::{Message, Runner};
+use super::{PRE_DEMOTE, PRE_PROMOTE};
+use crate::clock;
+use crate::node::Node;
+use fsm::Millis;
+use fsm::node::LocalView;
+use fsm::node::consent::{Asked, Coming, coming, hold_ms};
+use fsm::node::view::Persisted;
+use futures::future::join_all;
+use hooks::{Hook, Notice, Outcome};
+use serde_json::{Map, Value, json};
+use shared::ids::{Epoch, NodeId};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Facts on their way to the runner, which is slow only where its disk is.
+const UNDER_WAY: usize = 64;
+/// A keeper that ends in order lets the hooks be told of it for as long, and tells the rest after its next start.
+const LAST_MOMENTS: Duration = Duration::from_secs(10);
+
+/// Hooks that were asked, and what they said.
+#[derive(Debug)]
+struct Question {
+    about: (Coming, Epoch),
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Awaited(JoinHandle<Vec<(String, Outcome)>>),
+    Given(Asked),
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        // With it goes the process group of the command.
+        if let Answer::Awaited(task) = &self.answer {
+            task.abort();
+        }
+    }
+}
+
+/// A refusal, as long as it counts.
+#[derive(Debug)]
+struct Refusal {
+    why: String,
+    until: Millis,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub struct Desk {
+    hooks: Vec<Hook>,
+    limit: Duration,
+    formation: String,
+    id: NodeId,
+    /// None without a hook.
+    runner: Option<mpsc::Sender<Message>>,
+    passed_on: Facts,
+    question: Option<Question>,
+    refusal: Option<Refusal>,
+    refusals: u32,
+    /// What the last answer was that did not come as it should.
+    warning: Option<String>,
+}
+
+impl Desk {
+    /// For this node; begins to run what is yet to be told.
+    pub fn open(node: &Node, fences: watch::Receiver<u64>) -> Self {
+        let config = &node.config;
+        let (sender, messages) = mpsc::channel(UNDER_WAY);
+        let runner = (!config.hooks.is_empty()).then(|| {
+            let runner = Runner {
+                hooks: config.hooks.clone(),
+                limit: config.hook_timeout,
+                formation: config.formation.to_string(),
+                id: node.id,
+                place: (config.state_dir.clone(), node.instance.owner.clone()),
+                messages,
+                fences,
+            };
+            tokio::spawn(runner.run());
+            sender
+        });
+        Self {
+            hooks: config.hooks.clone(),
+            limit: config.hook_timeout,
+            formation: config.formation.to_string(),
+            id: node.id,
+            runner,
+            passed_on: Facts::default(),
+            question: None,
+            refusal: None,
+            refusals: 0,
+            warning: None,
+        }
+    }
+
+    /// Passes on what is seen of the node, where that is news.
+    pub fn note(&mut self, view: &LocalView, persisted: Option<&Persisted>, takes_writes: bool) {
+        let Some(persisted) = persisted else { return };
+        let facts = Facts::of((self.id, &self.passed_on), view, persisted, takes_writes);
+        self.pass_on(facts);
+    }
+
+    /// Postgres has been stopped, and nobody looks again.
+    pub fn note_end(&mut self) {
+        let facts = Facts { role: Role::None, takes_writes: false, ..self.passed_on.clone() };
+        self.pass_on(facts);
+    }
+
+    fn pass_on(&mut self, facts: Facts) {
+        let Some(runner) = self.runner.as_ref().filter(|_| facts != self.passed_on) else {
+            return;
+        };
+        // Where there is no room they are passed on with the next look.
+        if runner.try_send(Message::Facts(Box::new(facts.clone()))).is_ok() {
+            self.passed_on = facts;
+        }
+    }
+
+    /// Ends when all has been told, or is to be told by the next keeper.
+    pub fn last_moments(&self) -> impl Future<Output = ()> + use<> {
+        let (runner, limit) = (self.runner.clone(), self.limit.min(LAST_MOMENTS));
+        async move {
+            let Some(runner) = runner else { return };
+            let (sender, told) = oneshot::channel();
+            let flush =
+                async { runner.send(Message::Flush(sender)).await.is_ok() && told.await.is_ok() };
+            if tokio::time::timeout(limit, flush).await.is_err() {
+                tracing::warn!(
+                    "not all hooks have been told of the end: the next start will tell them"
+                );
+            }
+        }
+    }
+
+    /// What the hooks say that come before the change of the role that the assignment asks for.
+    pub fn asked(&mut self, view: &LocalView, persisted: Option<&Persisted>) -> Asked {
+        let coming = persisted.and_then(|it| Some((it, coming(view, it)?)));
+        let Some((persisted, coming)) = coming else {
+            self.question = None;
+            return Asked::Clear;
+        };
+        let about = (coming, persisted.assignment.epoch);
+        let known = self.question.as_ref().is_some_and(|question| question.about == about);
+        let over = self.refusal.as_ref().is_none_or(|refusal| clock::now() >= refusal.until);
+        let refused = self.question.as_ref().is_some_and(Question::is_refused);
+        if !known || refused && over {
+            let limit = match coming {
+                Coming::Promotion => self.limit,
+                // What is left is for the stop itself.
+                Coming::Demotion => {
+                    let drain = persisted.assignment.timers.drain_timeout_ms;
+                    self.limit.min(Duration::from_millis(drain / 2))
+                }
+            };
+            self.question = self.ask(about, limit);
+        }
+        self.question.as_ref().map_or(Asked::Clear, Question::state)
+    }
+
+    /// Begins to ask; `None` where there is no hook for it.
+    fn ask(&self, about: (Coming, Epoch), limit: Duration) -> Option<Question> {
+        let (coming, epoch) = about;
+        let event = match coming {
+            Coming::Promotion => PRE_PROMOTE,
+            Coming::Demotion => PRE_DEMOTE,
+        };
+        let wanted: Vec<_> =
+            self.hooks.iter().filter(|hook| hook.event == event).cloned().collect();
+        if wanted.is_empty() {
+            return None;
+        }
+        let mut facts = Facts { epoch, ..self.passed_on.clone() }.fields();
+        facts.insert("formation".to_owned(), json!(self.formation));
+        facts.insert("node_id".to_owned(), json!(self.id));
+        facts.insert("old_role".to_owned(), json!(self.passed_on.role));
+        facts.insert("at".to_owned(), json!(chrono::Utc::now().to_rfc3339()));
+        // The same for the same question, also after a restart; another one when it is asked anew.
+        let (formation, id, turn) = (&self.formation, self.id, self.refusals + 1);
+        let id = format!("{formation}-{id}-{event}-{epoch}-{turn}");
+        let notice = Notice { id, event: event.to_owned(), facts };
+        let now =
+            [("role_now", json!(self.passed_on.role)), ("attempt", json!(1)), ("missed", json!(0))];
+        let now: Map<String, Value> =
+            now.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        tracing::info!(event.id = notice.id, "the {event} hook is asked");
+        let task = tokio::spawn(async move {
+            let object = notice.object(&now);
+            let runs = wanted
+                .iter()
+                .map(|hook| async { (hook.to_string(), hooks::run(hook, &object, limit).await) });
+            join_all(runs).await
+        });
+        Some(Question { about, answer: Answer::Awaited(task) })
+    }
+
+    /// Waits for an answer that is still to come, and takes it in. May be given up and asked again.
+    pub async fn answered(&mut self) {
+        let Some(Question { about, answer: Answer::Awaited(task) }) = &mut self.question else {
+            return std::future::pending().await;
+        };
+        let (coming, _) = *about;
+        let said = task.await.unwrap_or_default();
+        let given = self.weigh(coming, said);
+        if let Some(question) = &mut self.question {
+            question.answer = Answer::Given(given);
+        }
+    }
+
+    /// Only a promotion can be refused, and only by one who says so.
+    fn weigh(&mut self, coming: Coming, said: Vec<(String, Outcome)>) -> Asked {
+        let mut refused = None;
+        self.warning = None;
+        for (hook, outcome) in said {
+            let why = match outcome {
+                Outcome::Done => continue,
+                Outcome::Refused(why) if coming == Coming::Promotion => {
+                    refused = refused.or(Some(why));
+                    continue;
+                }
+                Outcome::Refused(why) | Outcome::Failed(why) => why,
+                Outcome::TimedOut => "it has not answered in time and was killed".to_owned(),
+            };
+            let text =
+                format!("the hook {hook} did not do its part, and was not waited for: {why}");
+            tracing::warn!("{text}");
+            self.warning = Some(text);
+        }
+        let Some(why) = refused else {
+            if coming == Coming::Promotion {
+                (self.refusal, self.refusals) = (None, 0);
+            }
+            return Asked::Clear;
+        };
+        self.refusals = self.refusals.saturating_add(1);
+        let hold = hold_ms(self.refusals);
+        tracing::warn!("the pre_promote hook refuses the promotion, for {hold} ms: {why}");
+        self.refusal = Some(Refusal { why, until: clock::now().plus(hold) });
+        Asked::Refused
+    }
+
+    /// Why this node is not to be promoted now, as its hook said.
+    pub fn vetoes(&self) -> Option<String> {
+        let refusal = self.refusal.as_ref().filter(|refusal| clock::now() < refusal.until)?;
+        Some(refusal.why.clone())
+    }
+
+    /// What a person should know.
+    pub fn warning(&self) -> Option<String> {
+        self.warning.clone()
+    }
+}
+
+impl Question {
+    fn state(&self) -> Asked {
+        match self.answer {
+            Answer::Awaited(_) => Asked::Running,
+            Answer::Given(given) => given,
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.state() == Asked::Refused
+    }
+}
