@@ -519,6 +519,7 @@ impl Machine {
             offer: None,
             done: self.done,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
+            archive: None,
         })
     }
 
