@@ -519,6 +519,7 @@ impl Machine {
             done: self.done,
             vetoes: None,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
+            archive: None,
         })
     }
 

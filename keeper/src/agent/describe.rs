@@ -60,6 +60,7 @@ impl Agent {
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             vetoes: self.hooks.vetoes(),
+            archive: None,
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
