@@ -70,6 +70,10 @@ pub struct Report {
     /// Its log goes on on a timeline that no epoch owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stray: Option<Stray>,
+    /// This keeper knows the goal to follow a standby, and lets others follow its own. Keepers of before do
+    /// not say it.
+    #[serde(default)]
+    pub cascades: bool,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -114,6 +118,7 @@ impl Report {
             offer: None,
             done: Orders::default(),
             stray: None,
+            cascades: true,
         }
     }
 }
