@@ -4,6 +4,7 @@
 
 mod acceptance;
 pub mod adopt;
+mod cascade;
 pub mod course;
 pub mod detector;
 pub mod election;

@@ -1,7 +1,7 @@
 //! What the tests of the group's machine have in common: a node, and a group that nothing is wrong with.
 
 use fsm::group::record::Node;
-use shared::goal::Orders;
+use shared::goal::{Cascade, Orders};
 use shared::ids::{NodeId, NodeName, Ticket};
 use shared::settings::Settings;
 use shared::state::NodeState;
@@ -44,6 +44,7 @@ pub fn node(id: NodeId) -> Node {
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        cascade: Cascade::default(),
         orders: Orders::default(),
         absent: false,
         reported_state: NodeState::Secondary,

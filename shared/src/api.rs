@@ -357,6 +357,9 @@ pub struct NodeStatus {
     pub role: String,
     /// The name of the node that it streams from.
     pub upstream: Option<NodeName>,
+    /// The name of the standby that it shall stream from whenever that can be had; `None`: the primary.
+    #[serde(default)]
+    pub replicate_from: Option<NodeName>,
     /// 0 to 100.
     pub candidate_priority: u8,
     /// Whether it may be in the sync set.

@@ -25,7 +25,8 @@ pub enum Goal {
         /// The newest spec of the record.
         spec: Spec,
     },
-    /// Stream from `upstream` through the slot of this node's present admission (rule 10).
+    /// Stream from `upstream` through the slot of this node's present admission (rule 10). Whoever follows
+    /// a standby is neither copied nor rewound: where it cannot stream it waits for the primary.
     Follow {
         /// Where from.
         upstream: Upstream,
@@ -52,7 +53,20 @@ impl Goal {
     /// Whom a follower streams from.
     pub fn upstream(&self) -> Option<NodeId> {
         match self {
-            Self::Follow { upstream: Upstream::Primary { node } } => Some(*node),
+            Self::Follow { upstream } => Some(upstream.node()),
+            Self::Wait
+            | Self::Primary { .. }
+            | Self::Seal { .. }
+            | Self::FastForward { .. }
+            | Self::Maintenance
+            | Self::Dropped => None,
+        }
+    }
+
+    /// Whom a follower has to take for the primary of the epoch, whoever it streams from.
+    pub fn primary(&self) -> Option<NodeId> {
+        match self {
+            Self::Follow { upstream } => Some(upstream.primary()),
             Self::Wait
             | Self::Primary { .. }
             | Self::Seal { .. }
@@ -85,6 +99,50 @@ pub enum Upstream {
         /// Its node.
         node: NodeId,
     },
+    /// A standby (cascading). Told only to keepers that have said that they know it.
+    Standby {
+        /// Its node.
+        node: NodeId,
+        /// The primary of the group.
+        primary: NodeId,
+    },
+}
+
+impl Upstream {
+    /// Whom to stream from.
+    pub fn node(&self) -> NodeId {
+        match self {
+            Self::Primary { node } | Self::Standby { node, .. } => *node,
+        }
+    }
+
+    /// The primary of the group.
+    pub fn primary(&self) -> NodeId {
+        match self {
+            Self::Primary { node } | Self::Standby { primary: node, .. } => *node,
+        }
+    }
+
+    /// Whether it is a standby.
+    pub fn is_standby(&self) -> bool {
+        match self {
+            Self::Primary { .. } => false,
+            Self::Standby { .. } => true,
+        }
+    }
+}
+
+/// From whom a node streams, as long as it is not the primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cascade {
+    /// The standby that it shall stream from whenever that can be had; `None`: the primary.
+    pub wish: Option<NodeId>,
+    /// The standby that it is told to stream from now; `None`: the primary.
+    pub upstream: Option<NodeId>,
+    /// How often, since the wish or the primary last changed, it had to go back to the primary although
+    /// that standby was well: it waits longer each time.
+    pub detours: u8,
 }
 
 /// A node of the group, as its peers need to know it.
@@ -190,6 +248,9 @@ pub struct Standing {
     pub maintenance: bool,
     /// Being dropped.
     pub dropping: bool,
+    /// From whom it streams.
+    #[serde(default)]
+    pub cascade: Cascade,
 }
 
 impl Assignment {

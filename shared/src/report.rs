@@ -76,6 +76,10 @@ pub struct Report {
     /// How far its archive is, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveView>,
+    /// This keeper knows the goal to follow a standby, and lets others follow its own. Keepers of before do
+    /// not say it.
+    #[serde(default)]
+    pub cascades: bool,
 }
 
 /// What is stored in the archive: PostgreSQL archives history files first, then segments in the order of
@@ -154,6 +158,7 @@ impl Report {
             stray: None,
             vetoes: None,
             archive: None,
+            cascades: true,
         }
     }
 }

@@ -38,6 +38,7 @@ fn keepsake(record: &Record) -> Keepsake {
         replication_quorum: node.replication_quorum,
         maintenance: node.maintenance,
         dropping: node.dropping,
+        cascade: node.cascade,
     };
     Keepsake {
         settings: record.settings.clone(),
@@ -149,7 +150,16 @@ fn standby_goal(record: &Record, node: &Node, sync_member: bool) -> (Goal, NodeS
         return (Goal::Wait, NodeState::WaitStandby);
     }
     let state = if node.maintenance { NodeState::WaitMaintenance } else { NodeState::Secondary };
-    (Goal::Follow { upstream: Upstream::Primary { node: primary } }, state)
+    (Goal::Follow { upstream: upstream_of(record, node, primary, sync_member) }, state)
+}
+
+/// A member of the sync set streams from the primary, whatever it is to do next.
+fn upstream_of(record: &Record, node: &Node, primary: NodeId, sync_member: bool) -> Upstream {
+    let standby = node.cascade.upstream.filter(|_| !sync_member);
+    match standby.filter(|id| *id != primary && record.nodes.contains_key(id)) {
+        Some(node) => Upstream::Standby { node, primary },
+        None => Upstream::Primary { node: primary },
+    }
 }
 
 /// Whether a keeper that was asked to stop may stop its Postgres.

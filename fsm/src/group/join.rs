@@ -3,7 +3,7 @@
 use super::record::{Decision, Node, Note, Record};
 use crate::Now;
 use shared::api::{ApiError, JoinRequest};
-use shared::goal::Orders;
+use shared::goal::{Cascade, Orders};
 use shared::ids::{NodeId, NodeName};
 use shared::report::Data;
 use shared::state::NodeState;
@@ -248,6 +248,7 @@ fn unheard(record: &Record, request: &JoinRequest, secret: &str, now: Now) -> No
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        cascade: Cascade::default(),
         orders: Orders::default(),
         reported_state: NodeState::Init,
         state_changed_at: Some(now.wall),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use shared::Timestamp;
 use shared::api::{Identity, OperationResult, Outcome};
 use shared::event::Event;
-use shared::goal::{Order, Orders};
+use shared::goal::{Cascade, Order, Orders};
 use shared::history::{Lineage, LineageEntry};
 use shared::ids::{
     Epoch, FormationId, Gen, GroupId, NodeId, NodeName, Revision, SystemIdentifier, Ticket,
@@ -206,6 +206,9 @@ pub struct Node {
     pub maintenance: bool,
     /// Being dropped.
     pub dropping: bool,
+    /// From whom it streams while it is not the primary.
+    #[serde(default)]
+    pub cascade: Cascade,
     /// What its keeper is to do once, as long as the operation that asks for it is under way.
     #[serde(default)]
     pub orders: Orders,
@@ -462,7 +465,8 @@ impl Record {
         self.quorum_standbys_below(self.primary)
     }
 
-    /// The same, were this node the primary.
+    /// The same, were this node the primary. Whoever streams from a standby is not among them: commits on
+    /// the primary wait for its own walsenders only.
     pub fn quorum_standbys_below(&self, primary: Option<NodeId>) -> impl Iterator<Item = NodeId> {
         self.nodes
             .iter()
@@ -471,8 +475,22 @@ impl Record {
                     && node.replication_quorum
                     && !node.maintenance
                     && !node.dropping
+                    && node.cascade.upstream.is_none()
             })
             .map(|(id, _)| *id)
+    }
+
+    /// Whether a node is to stream from the primary, were this one the primary: nobody wishes otherwise, or
+    /// it wishes for this very node.
+    pub fn is_direct_below(&self, primary: Option<NodeId>, id: NodeId) -> bool {
+        let wish = self.nodes.get(&id).and_then(|node| node.cascade.wish);
+        wish.is_none_or(|wish| Some(wish) == primary || !self.nodes.contains_key(&wish))
+    }
+
+    /// The nodes that may be in the sync set of the present primary now and later: without those that go to
+    /// another standby as soon as they can.
+    pub fn lasting_standbys(&self) -> impl Iterator<Item = NodeId> {
+        self.quorum_standbys().filter(|id| self.is_direct_below(self.primary, *id))
     }
 
     /// Whether a node stands in any spec that may be in force, as one that acknowledges.

@@ -16,6 +16,7 @@ use shared::report::Replica;
 use std::collections::BTreeMap;
 
 mod acceptance;
+mod cascade;
 pub(super) mod configure;
 mod drops;
 mod orders;
@@ -266,6 +267,8 @@ impl Request<'_> {
             "is dead"
         } else if lacks_room(self.view, id) {
             "has too little room on its disk"
+        } else if node.cascade.upstream.is_some() {
+            "replicates from another standby (`pgtandem set node` sets replicate-from to none)"
         } else if self.live_replica(id).is_none() {
             "is not streaming from the primary"
         } else if self.close_replica(id).is_none() {

@@ -1,6 +1,7 @@
 //! The machine's rules as rows: ordered, named, the first that fires wins. A row's name stands in the
 //! events that it causes. Rows only look; what they come to is a whole new record.
 
+mod cascade;
 pub(crate) mod election;
 mod quarantine;
 mod serving;
@@ -204,6 +205,20 @@ pub const RULES: &[Rule] = &[
         conditions: "the fit standbys or the settings ask for another spec than the newest",
         next: "serving; the new spec is added behind the others",
         fire: serving::sync_change,
+    },
+    Rule {
+        name: "reattached",
+        phase: "serving",
+        conditions: "a node streams from a standby that is no upstream any more, or cannot stream from it, or commits need the node",
+        next: "serving; the node follows the primary, under a higher ticket and a new admission",
+        fire: cascade::reattached,
+    },
+    Rule {
+        name: "cascaded",
+        phase: "serving",
+        conditions: "a node is to stream from a standby that streams, and no commit waits for the node",
+        next: "serving; the node follows that standby, under a higher ticket and a new admission",
+        fire: cascade::cascaded,
     },
     Rule {
         name: "readmission",

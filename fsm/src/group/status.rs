@@ -6,7 +6,7 @@ use super::explain::blockers;
 use super::goals::goal_of;
 use super::pgsettings;
 use super::record::{Node, Phase, Record};
-use super::sync::replica;
+use super::sync::{replica, streams};
 use super::view::{Evidence, View};
 use crate::Now;
 use shared::Timestamp;
@@ -130,6 +130,11 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         goal_state,
         role: role(postgres.in_recovery).to_owned(),
         upstream: upstream(record, &goal),
+        replicate_from: node
+            .cascade
+            .wish
+            .and_then(|id| record.nodes.get(&id))
+            .map(|node| node.name.clone()),
         candidate_priority: node.candidate_priority,
         replication_quorum: node.replication_quorum,
         health: verdict.word().to_owned(),
@@ -144,7 +149,11 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         replayed_lsn: postgres.replayed,
         lag_bytes: postgres.lsn.and_then(|own| lag(record, id, end, own)),
         lag_ms: lag_ms(record, view, now, (id, replica)),
-        sync_state: replica.map(|replica| replica.sync_state.clone()),
+        sync_state: replica.map(|replica| replica.sync_state.clone()).or_else(|| {
+            // No primary has a row of it.
+            let cascades = node.cascade.upstream.is_some() && !verdict.is_dead();
+            (cascades && streams(record, view, id)).then(|| "async".to_owned())
+        }),
         application_name: id.application_name(),
         slot_name: (record.primary != Some(id)).then(|| id.admission_slot(node.admission)),
         maintenance_cause: maintenance_cause(node, report),
@@ -176,7 +185,7 @@ fn role(in_recovery: Option<bool>) -> &'static str {
 
 fn upstream(record: &Record, goal: &Goal) -> Option<shared::ids::NodeName> {
     let id = match goal {
-        Goal::Follow { upstream: shared::goal::Upstream::Primary { node } } => *node,
+        Goal::Follow { upstream } => upstream.node(),
         Goal::FastForward { source, .. } => *source,
         Goal::Wait
         | Goal::Primary { .. }

@@ -3,6 +3,7 @@
 //! `number_sync_standbys = 0`: one standby while any is fit, asynchronous when none is. From 1 on:
 //! that many always; writes wait rather than lose durability.
 
+use super::cascade::is_to_cascade;
 use super::detector::verdict;
 use super::record::Record;
 use super::view::{Evidence, View, is_streaming};
@@ -52,12 +53,16 @@ pub fn strictest(record: &Record, primary: NodeId, fit: BTreeSet<NodeId>) -> Spe
 
 /// Whether a standby can be waited for: alive, streaming through its present admission, and neither
 /// far behind nor stalled. A present member is given the stall budget before it is let go.
-fn is_fit(record: &Record, view: &View, id: NodeId, now: Millis) -> bool {
+pub(super) fn is_fit(record: &Record, view: &View, id: NodeId, now: Millis) -> bool {
     let timers = record.settings.timers();
     let nothing = Evidence::default();
     let evidence = view.nodes.get(&id).unwrap_or(&nothing);
     let unwilling = evidence.report.as_ref().is_some_and(|r| r.leaving || r.failed.is_some());
     if verdict(view, id, &timers, now).is_dead() || unwilling || record.is_to_be_away(id) {
+        return false;
+    }
+    // It leaves first, and then goes: no commit is to wait for it meanwhile.
+    if is_to_cascade(record, view, id, now).is_some() {
         return false;
     }
     let member = record.newest_spec().is_some_and(|spec| spec.standbys.contains(&id));
@@ -84,6 +89,15 @@ pub(crate) fn replica<'a>(record: &Record, view: &'a View, id: NodeId) -> Option
             && is_streaming(replica)
             && replica.slot.as_deref() == Some(slot.as_str())
     })
+}
+
+/// Whether a node streams from whom it is told to: from the primary by the primary's word, from a standby by its
+/// own.
+pub(crate) fn streams(record: &Record, view: &View, id: NodeId) -> bool {
+    match record.nodes.get(&id).and_then(|node| node.cascade.upstream) {
+        Some(_) => view.report(id).is_some_and(|report| report.streaming),
+        None => replica(record, view, id).is_some(),
+    }
 }
 
 fn lag(record: &Record, view: &View, replica: &Replica) -> u64 {

@@ -54,6 +54,25 @@ pub struct Evidence {
     pub peers: BTreeMap<NodeId, Probe>,
     /// As a standby: since when the primary's reports have not shown it streaming.
     pub absent_since: Option<Millis>,
+    /// Since when its own reports have said that it streams.
+    #[serde(default)]
+    pub streaming_since: Option<Millis>,
+    /// Since when they have said that it does not.
+    #[serde(default)]
+    pub idle_since: Option<Millis>,
+}
+
+impl Evidence {
+    /// Follows whether it streams, by its newest report.
+    pub(crate) fn note_stream(&mut self, now: Millis) {
+        if self.report.as_ref().is_some_and(|report| report.streaming) {
+            self.streaming_since.get_or_insert(now);
+            self.idle_since = None;
+        } else {
+            self.idle_since.get_or_insert(now);
+            self.streaming_since = None;
+        }
+    }
 }
 
 /// The result of a probe.
@@ -132,6 +151,7 @@ impl View {
         evidence.offer = report.offer.take();
         let catalogue = report.catalogue.take();
         evidence.report = Some(report);
+        evidence.note_stream(now);
         if let Some(catalogue) = catalogue {
             self.take_catalogue(*catalogue);
         }

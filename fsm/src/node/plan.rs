@@ -40,15 +40,15 @@ pub enum Step {
         /// The ticket in the slot's name.
         admission: Ticket,
     },
-    /// Make a fresh copy of the upstream.
+    /// Make a fresh copy of the primary.
     Clone {
-        /// The upstream.
+        /// The primary.
         from: NodeId,
     },
     /// Stop, and take the own log back to where it left the upstream's history. One step, since the
     /// end of the log, hence the divergence, is known only while Postgres runs.
     Rewind {
-        /// The upstream.
+        /// The primary.
         from: NodeId,
     },
     /// Promote onto this timeline (rule 8).
@@ -149,9 +149,7 @@ pub fn plan(view: &LocalView, persisted: Option<&Persisted>) -> Plan {
         Goal::FastForward { source, target } => {
             standby::fast_forward(view, persisted, *source, *target)
         }
-        Goal::Follow { upstream: goal::Upstream::Primary { node } } => {
-            standby::follow(view, persisted, *node)
-        }
+        Goal::Follow { upstream } => standby::follow(view, persisted, upstream),
         Goal::Primary { timeline, spec } => primary::be_primary(view, persisted, *timeline, spec),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::plan::{Next, Plan, Step, file_is, sealed_file};
 use super::view::{Admitted, Data, File, Lack, LocalView, Persisted, Process, Upstream};
+use shared::goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
 use shared::lsn::{Lsn, Position};
@@ -11,6 +12,10 @@ use shared::state::NodeState;
 /// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
 /// (rule 3): replay that is paused, delayed or blocked never shows them.
 const SEAL_PATIENCE_MS: u64 = 1500;
+
+/// What a node waits for that should stream from a standby and cannot: data comes from the primary only, and the
+/// monitor attaches it there (rule `reattached`).
+const ATTACHMENT: &str = "the primary as its upstream";
 
 /// The steps to a running standby that connects to nobody, with its end of log established; `None`
 /// when that holds.
@@ -81,7 +86,7 @@ pub(super) fn fast_forward(
 }
 
 /// Streams from `upstream` (rule 10).
-pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) -> Plan {
+pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: &goal::Upstream) -> Plan {
     let state = NodeState::Catchingup;
     if !view.heard && view.process == Process::Stopped {
         return Plan::wait(state, "the monitor's answer");
@@ -90,7 +95,7 @@ pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) 
         return Plan::step(NodeState::Demoted, Step::StopImmediate);
     }
     match &view.data {
-        Data::Empty | Data::Rebuilding => return Plan::step(state, Step::Clone { from: upstream }),
+        Data::Empty | Data::Rebuilding => return rebuild(upstream, |from| Step::Clone { from }),
         Data::Unusable => return Plan::wait(state, "a data directory that can be used"),
         Data::Present { .. } => {}
     }
@@ -98,9 +103,18 @@ pub(super) fn follow(view: &LocalView, persisted: &Persisted, upstream: NodeId) 
         return Plan::wait(state, "an assignment that names this node and its upstream");
     };
     if persisted.admitted == Some(wanted) && !has_left(view, persisted, wanted.epoch) {
-        return stream(view, wanted);
+        return stream(view, wanted, upstream);
     }
-    admit(view, persisted, wanted)
+    admit(view, persisted, wanted, upstream)
+}
+
+/// A copy or a rewind: from the primary, where that is the upstream (C15).
+fn rebuild(upstream: &goal::Upstream, step: impl FnOnce(NodeId) -> Step) -> Plan {
+    let state = NodeState::Catchingup;
+    match upstream {
+        goal::Upstream::Primary { node } => Plan::step(state, step(*node)),
+        goal::Upstream::Standby { .. } => Plan::wait(state, ATTACHMENT),
+    }
 }
 
 /// Whether the log has gone on, since it was proved, on a timeline that the upstream's history does not
@@ -127,7 +141,8 @@ pub fn stray(view: &LocalView, persisted: &Persisted) -> Option<Stray> {
 }
 
 /// The admission that the assignment asks for.
-fn wanted(persisted: &Persisted, upstream: NodeId) -> Option<Admitted> {
+fn wanted(persisted: &Persisted, upstream: &goal::Upstream) -> Option<Admitted> {
+    let upstream = upstream.node();
     let assignment = &persisted.assignment;
     let own = persisted.own?;
     let admission = assignment.member(own)?.admission;
@@ -136,7 +151,7 @@ fn wanted(persisted: &Persisted, upstream: NodeId) -> Option<Admitted> {
 }
 
 /// The log is a prefix of the upstream's history: connect.
-fn stream(view: &LocalView, admitted: Admitted) -> Plan {
+fn stream(view: &LocalView, admitted: Admitted, upstream: &goal::Upstream) -> Plan {
     let state = NodeState::Catchingup;
     let member = Upstream::Member { node: admitted.upstream, admission: admitted.admission };
     if !file_is(view, Some(&member)) {
@@ -149,13 +164,13 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
             Plan::new(NodeState::Secondary, Next::Reached)
         }
         (Process::Starting | Process::Running, _) => match view.upstream_lacks {
-            Some(Lack::Wal) => Plan::step(state, Step::Clone { from: admitted.upstream }),
+            Some(Lack::Wal) => rebuild(upstream, |from| Step::Clone { from }),
             // The proof stands: all that has come since came from there.
             Some(Lack::Slot) => {
                 let Admitted { upstream, admission, .. } = admitted;
                 Plan::step(state, Step::Admit { upstream, admission })
             }
-            None => Plan::wait(state, "the stream from the primary"),
+            None => Plan::wait(state, "the stream from its upstream"),
         },
     }
 }
@@ -173,11 +188,16 @@ pub(super) fn is_known(lineage: &Lineage, history: &History, epoch: Epoch) -> bo
 }
 
 /// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
-fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
+fn admit(
+    view: &LocalView,
+    persisted: &Persisted,
+    wanted: Admitted,
+    upstream: &goal::Upstream,
+) -> Plan {
     let state = NodeState::Catchingup;
     // Data that cannot be run says nothing, and cannot be taken back: a copy replaces it.
     if view.broken && view.process == Process::Stopped {
-        return Plan::step(state, Step::Clone { from: wanted.upstream });
+        return rebuild(upstream, |from| Step::Clone { from });
     }
     let Some((history, end)) = view.established() else {
         return sealed_standby(view, state)
@@ -186,7 +206,7 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let lineage = &persisted.assignment.lineage;
     if lineage.has_strayed(history, end) || lineage.is_doubtful(history, end) {
         // Its timeline may have a number of ours: pg_rewind would see no divergence (C6).
-        return Plan::step(state, Step::Clone { from: wanted.upstream });
+        return rebuild(upstream, |from| Step::Clone { from });
     }
     let position = lineage.position(history, end);
     let prefix = position.is_some_and(|position| lineage.is_prefix(position, wanted.epoch));
@@ -200,5 +220,5 @@ fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     if position.is_some_and(|position| position.epoch > wanted.epoch) {
         return Plan::wait(state, "a primary of an epoch that is not older than the own log");
     }
-    Plan::step(state, Step::Rewind { from: wanted.upstream })
+    rebuild(upstream, |from| Step::Rewind { from })
 }

@@ -3,7 +3,7 @@
 use super::story::Story;
 use crate::Now;
 use crate::group::record::{Node, Pause, Record};
-use shared::goal::{Goal, Member, Orders, Standing};
+use shared::goal::{Cascade, Goal, Member, Orders, Standing};
 use shared::ids::NodeId;
 use shared::settings::{Settings, Timers};
 use shared::state::NodeState;
@@ -96,6 +96,7 @@ fn take_standing(node: &mut Node, standing: &Standing) {
     node.replication_quorum = standing.replication_quorum;
     node.maintenance = standing.maintenance;
     node.dropping = standing.dropping;
+    node.cascade = standing.cascade;
 }
 
 /// A node that the others know of.
@@ -115,6 +116,7 @@ fn unknown(member: &Member) -> Node {
         stateless_keeper: None,
         maintenance: false,
         dropping: false,
+        cascade: Cascade::default(),
         orders: Orders::default(),
         reported_state: NodeState::Init,
         state_changed_at: None,

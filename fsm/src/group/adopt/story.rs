@@ -40,7 +40,7 @@ impl Voice<'_> {
     fn chooses(&self) -> Option<NodeId> {
         let goal = &self.offer.assignment.goal;
         let own = matches!(goal, Goal::Primary { .. }).then_some(self.id);
-        own.or(goal.upstream())
+        own.or(goal.primary())
     }
 }
 

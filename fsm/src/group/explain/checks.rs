@@ -7,7 +7,7 @@ use crate::group::detector::{Verdict, verdict};
 use crate::group::election::could_replace_primary;
 use crate::group::ranking::lacks_room;
 use crate::group::record::{Node, Phase, Record};
-use crate::group::sync::replica;
+use crate::group::sync::{replica, streams};
 use crate::group::view::View;
 use shared::api::Wanting;
 use shared::ids::NodeId;
@@ -55,6 +55,7 @@ const NODE: &[NodeCheck] = &[
     ("streams", does_not_stream),
     ("close-behind", far_behind),
     ("has-room", full),
+    ("streams-from-its-wish", not_where_wished),
     ("may-be-waited-for", no_quorum),
     ("is-waited-for", not_in_sync_set),
     ("may-be-promoted", no_candidate),
@@ -213,12 +214,14 @@ fn follows(seen: &Seen<'_>, subject: &Subject<'_>) -> bool {
 }
 
 fn does_not_stream(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
-    if !follows(seen, subject) || replica(seen.record, seen.view, subject.id).is_some() {
+    if !follows(seen, subject) || streams(seen.record, seen.view, subject.id) {
         return None;
     }
+    let upstream = subject.node.cascade.upstream.map(|id| seen.record.name_of(id));
+    let upstream = upstream.unwrap_or_else(|| "the primary".to_owned());
     let step = subject.report.step.as_ref();
     let step = step.map(|step| format!(" ({})", step.name)).unwrap_or_default();
-    Some(format!("{} does not stream from the primary{step}", subject.node.name))
+    Some(format!("{} does not stream from {upstream}{step}", subject.node.name))
 }
 
 fn far_behind(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
@@ -233,7 +236,26 @@ fn full(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
     lacks_room(seen.view, subject.id).then_some(text)
 }
 
-fn no_quorum(_: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
+/// It streams from the primary, and shall not.
+fn not_where_wished(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
+    let direct = seen.record.is_direct_below(seen.record.primary, subject.id);
+    let wish = subject.node.cascade.wish.filter(|_| !direct && follows(seen, subject))?;
+    let text = format!(
+        "{} streams from the primary until it can replicate from {} again",
+        subject.node.name,
+        seen.record.name_of(wish)
+    );
+    subject.node.cascade.upstream.is_none().then_some(text)
+}
+
+fn no_quorum(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
+    if let Some(upstream) = subject.node.cascade.upstream {
+        return Some(format!(
+            "commits never wait for {}: it replicates from {}",
+            subject.node.name,
+            seen.record.name_of(upstream)
+        ));
+    }
     let text =
         format!("commits never wait for {}: its replication quorum is false", subject.node.name);
     (!subject.node.replication_quorum).then_some(text)

@@ -9,7 +9,7 @@ use shared::settings::Settings;
 
 /// The settings of a node, by the names that people use.
 pub const NODE_KEYS: &[&str] =
-    &["candidate-priority", "replication-quorum", "zone", "name", "host", "port"];
+    &["candidate-priority", "replication-quorum", "replicate-from", "zone", "name", "host", "port"];
 
 /// The settings of a formation, by the names that people use.
 pub const FORMATION_KEYS: &[&str] = &[
@@ -61,7 +61,7 @@ impl Request<'_> {
         }
         let mut next = self.record.clone();
         next.nodes.insert(id, changed);
-        let before = node_value(node, key);
+        let before = node_value(self.record, node, key);
         let note = Note::new("setting", "operator", format!("{key} of {name} is now {value}"))
             .about(id)
             .change(before, value);
@@ -93,6 +93,12 @@ impl Request<'_> {
                     && self.record.settings.number_sync_standbys.is_some()
                 {
                     self.keeps_enough(id, &node.name)?;
+                }
+            }
+            "replicate-from" => {
+                let wish = self.wish(id, node, value)?;
+                if wish != node.cascade.wish {
+                    (changed.cascade.wish, changed.cascade.detours) = (wish, 0);
                 }
             }
             "zone" => changed.zone = (!value.is_empty()).then(|| value.to_owned()),
@@ -185,10 +191,10 @@ impl Request<'_> {
 
     fn number_sync_standbys(&self, value: &str) -> Result<u32, ApiError> {
         let number: u32 = parse(value, "a number from 0 upwards")?;
-        let standbys = self.record.quorum_standbys().count();
+        let standbys = self.record.lasting_standbys().count();
         if usize::try_from(number).unwrap_or(usize::MAX) > standbys {
             let message = format!(
-                "number-sync-standbys {number} needs as many standbys with replication-quorum that are not in maintenance, and there are {standbys}"
+                "number-sync-standbys {number} needs as many standbys with replication-quorum that are not in maintenance and do not replicate from another standby, and there are {standbys}"
             );
             return Err(refused("too_few_standbys", message, &[]));
         }
@@ -197,10 +203,13 @@ impl Request<'_> {
 }
 
 /// A setting of a node as text; empty for an unknown key.
-pub fn node_value(node: &Node, key: &str) -> String {
+pub fn node_value(record: &Record, node: &Node, key: &str) -> String {
     match key {
         "candidate-priority" => node.candidate_priority.to_string(),
         "replication-quorum" => node.replication_quorum.to_string(),
+        "replicate-from" => {
+            node.cascade.wish.map_or_else(|| "none".to_owned(), |id| record.name_of(id))
+        }
         "zone" => node.zone.clone().unwrap_or_default(),
         "name" => node.name.to_string(),
         "host" => node.host.clone(),

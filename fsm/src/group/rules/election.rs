@@ -173,6 +173,8 @@ fn decide_for(
     next.lineage.0.push(LineageEntry::reserved(next.epoch, timeline));
     for node in next.nodes.values_mut() {
         node.admission = next.ticket;
+        // An epoch begins with everybody at the primary: whoever goes to a standby has proved its log there.
+        (node.cascade.upstream, node.cascade.detours) = (None, 0);
     }
     let alive: BTreeSet<_> = witnesses
         .keys()
@@ -182,11 +184,20 @@ fn decide_for(
         .filter(|id| context.view.report(*id).is_some_and(|report| !report.leaving))
         .filter(|id| follows_at_once(record, *id, candidate, witnesses))
         .collect();
-    let spec = sync::strictest(&next, candidate, alive);
+    let spec = sync::strictest(&next, candidate, lasting(&next, candidate, alive));
     next.next_generation = next.next_generation.next();
     next.specs.push(spec);
     next.phase = Phase::Promoting;
     next
+}
+
+/// Without those that go to another standby as soon as they can, where the others are enough.
+fn lasting(record: &Record, candidate: NodeId, alive: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let primary = Some(candidate);
+    let direct: BTreeSet<_> =
+        alive.iter().copied().filter(|id| record.is_direct_below(primary, *id)).collect();
+    let enough = record.number_sync_standbys_below(primary).max(1);
+    if direct.len() >= enough { direct } else { alive }
 }
 
 /// Whether a witness can stream from the candidate without a rewind, and was not the primary: that

@@ -6,7 +6,7 @@ use crate::group::ranking::has_data;
 use crate::group::record::{Node, Operation, OperationKind, Phase, Record};
 use crate::group::request::configure::forget;
 use crate::group::rules::election::begin;
-use crate::group::sync::{desired, replica};
+use crate::group::sync::{desired, replica, streams};
 use serde_json::json;
 use shared::api::Outcome;
 use shared::ids::NodeId;
@@ -39,6 +39,8 @@ pub(super) fn readmission(context: &Context<'_>) -> Option<Change> {
     let node = next.nodes.get_mut(&id)?;
     node.stateless_keeper = Some(keeper);
     node.admission = ticket;
+    // Data comes from the primary only (rule 10).
+    node.cascade.upstream = None;
     let reason = format!(
         "{} is admitted afresh: its keeper has no assignment yet, or it has no complete copy of the data",
         record.name_of(id)
@@ -308,7 +310,7 @@ fn ordered(
     let serves = if is_primary {
         record.is_sync_settled() && report.in_force.is_some()
     } else {
-        report.state == NodeState::Secondary && replica(record, context.view, id).is_some()
+        report.state == NodeState::Secondary && streams(record, context.view, id)
     };
     let reason = if copies {
         format!("{} follows with a new copy of the data", node.name)
@@ -328,13 +330,15 @@ fn no_source(context: &Context<'_>) -> Option<String> {
     (gone || lost).then(|| format!("nothing can be copied from {}", record.name_of(id)))
 }
 
-/// Whether every living follower streams from the primary and has answered it.
+/// Whether every living follower streams from whom it is told to, and has answered the primary where that is it.
 fn followers_stream(context: &Context<'_>) -> bool {
     let record = context.record;
     record.nodes.iter().filter(|(id, _)| Some(**id) != record.primary).all(|(id, node)| {
         let gone = verdict(context.view, *id, &context.timers, context.now.mono).is_dead();
-        let streams =
-            replica(record, context.view, *id).is_some_and(|replica| replica.flushed.is_some());
+        let streams = match node.cascade.upstream {
+            Some(_) => streams(record, context.view, *id),
+            None => replica(record, context.view, *id).is_some_and(|row| row.flushed.is_some()),
+        };
         gone || node.maintenance || node.dropping || streams
     })
 }

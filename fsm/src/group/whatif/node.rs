@@ -49,6 +49,9 @@ impl Surroundings<'_> {
             Goal::Follow { upstream: Upstream::Primary { node } } => {
                 self.follow(*node, &mut report, &assignment);
             }
+            Goal::Follow { upstream: Upstream::Standby { node, .. } } => {
+                self.cascade(*node, &mut report);
+            }
             Goal::Seal { drain } => self.seal(id, &mut report, (&assignment, *drain)),
             Goal::FastForward { source, target } => {
                 self.fetch(*source, &mut report, (&assignment, *target));
@@ -181,6 +184,22 @@ impl Surroundings<'_> {
         }
         report.streaming = serves;
         report.state = if serves { NodeState::Secondary } else { NodeState::Catchingup };
+    }
+
+    /// Streams from a standby that streams, and has what that one has.
+    fn cascade(&self, upstream: NodeId, report: &mut Report) {
+        become_standby(report);
+        report.promoted = None;
+        let source = self.view.report(upstream);
+        let source = source.filter(|source| source.streaming && self.living.contains(&upstream));
+        let Some(source) = source else {
+            report.state = NodeState::Catchingup;
+            return;
+        };
+        report.postgres.timeline = source.postgres.timeline;
+        report.postgres.lsn = source.postgres.lsn;
+        report.streaming = true;
+        report.state = NodeState::Secondary;
     }
 
     fn seal(&self, id: NodeId, report: &mut Report, (assignment, drain): (&Assignment, bool)) {

@@ -165,6 +165,7 @@ impl World {
         evidence.report = Some(report);
         evidence.reported_at = self.now.mono;
         evidence.closed = false;
+        evidence.note_stream(self.now.mono);
         self.view.note_lease(lease(&self.record, id), self.now.mono);
     }
 
