@@ -3,7 +3,7 @@
 
 use crate::group::node;
 use fsm::group::election::{Choice, Waiting, choose, covers};
-use fsm::group::goals::goal_of;
+use fsm::group::goals::{goal_of, lease};
 use fsm::group::record::{Election, Node};
 use fsm::group::view::{Evidence, Probe};
 use fsm::group::{Phase, Record, View};
@@ -387,4 +387,17 @@ fn without_cover_nobody_is_elected_and_the_missing_are_named() {
     peers[2].sealed = false;
     let choice = winner(&peers, &election(), 0);
     assert_eq!(choice, Choice::Wait(Waiting::Witnesses([NodeId(1), NodeId(3)].into())));
+}
+
+/// A primary that is to hand over serves until it has stopped, also where no standby proves that it may: what
+/// it does before, an operator's hook included, must not end in a fence.
+#[test]
+fn a_primary_that_hands_over_keeps_its_lease_until_it_has_stopped() {
+    let asynchronous = vec![spec(1, 0, BTreeSet::new())];
+    let mut record = record(&peers(&[(5, 50), (5, 50)]), asynchronous);
+    let leases = |record: &Record| [PRIMARY, NodeId(2)].map(|id| lease(record, id).is_some());
+    record.phase = Phase::Electing(Election { drain: true, planned: true, ..election() });
+    assert_eq!(leases(&record), [true, false]);
+    record.phase = Phase::Electing(Election { drain: false, planned: true, ..election() });
+    assert_eq!(leases(&record), [false, false]);
 }

@@ -193,11 +193,13 @@ pub(crate) fn somebody_could_take_over(record: &Record, view: &View, primary: No
 /// The lease that an answer to this node grants (rule 12): to the primary of the epoch, by the answer
 /// that names it so.
 pub fn lease(record: &Record, id: NodeId) -> Option<Lease> {
-    let serving = match record.phase {
-        Phase::Serving | Phase::Promoting => record.primary == Some(id) && !record.quarantined,
-        Phase::Forming | Phase::Electing(_) | Phase::Forwarding { .. } => false,
+    let serving = match &record.phase {
+        Phase::Serving | Phase::Promoting => true,
+        // Until it has stopped it serves, for as long as its hooks take: nobody else is looked for yet.
+        Phase::Electing(election) => election.drain,
+        Phase::Forming | Phase::Forwarding { .. } => false,
     };
-    if !serving {
+    if !serving || record.primary != Some(id) || record.quarantined {
         return None;
     }
     if record.nodes.len() == 1 {
