@@ -209,7 +209,7 @@ pub struct PostgresView {
     /// `pg_last_wal_replay_lsn()`.
     pub replayed: Option<Lsn>,
     /// On a standby that streams, where the upstream's log ended when it last said so:
-    /// `latest_end_lsn` of pg_stat_wal_receiver.
+    /// `latest_end_lsn` of `pg_stat_wal_receiver`.
     pub upstream_end: Option<Lsn>,
     /// The live `synchronous_standby_names`.
     pub synchronous_standby_names: Option<String>,
