@@ -86,6 +86,8 @@ pub struct Agent {
     pub refused: bool,
     /// Since when the present step or wait has been going on.
     pub since: (String, Millis),
+    /// When it last claimed a lease (rule 13).
+    pub claimed_at: Millis,
     /// When a planned stop was asked for.
     pub leaving_since: Option<Millis>,
     /// Where tests want to know what happens.
@@ -156,7 +158,8 @@ impl Agent {
                 return;
             }
             let lease = Some(shared::report::Lease::For { ms });
-            self.right.update(|tenure| tenure.grant(lease, order, clock::now()));
+            self.claimed_at = clock::now();
+            self.right.update(|tenure| tenure.grant(lease, order, self.claimed_at));
         }
     }
 
@@ -188,9 +191,9 @@ impl Agent {
     fn take_assignment(&mut self) {
         let heard = self.heard.borrow_and_update().clone();
         let Some(answer) = heard.answer else { return };
-        if answer.lease.is_some()
-            && let Err(error) = self.node.persist(|state| state.claimed = false)
-        {
+        // One that was granted before says nothing about what has become of the group since.
+        let granted = answer.lease.is_some() && heard.at > Some(self.claimed_at);
+        if granted && let Err(error) = self.node.persist(|state| state.claimed = false) {
             tracing::warn!("{error}");
         }
         self.node.backoff.told(&answer.assignment);
@@ -285,14 +288,16 @@ impl Agent {
     }
 
     /// The epoch whose promotion was verified here, of a primary that is to be one still and whose server
-    /// has said that it is ready.
+    /// has said that it is ready. Not on a lease that it has only claimed: it may have been replaced, and
+    /// nobody should be sent to it before it has proved that it was not.
     fn reign(&self, look: &Look) -> Option<Epoch> {
         let persisted = self.node.persisted()?;
         let is_ready = look.view.is_primary() && look.view.process == Process::Running;
         let wanted = matches!(persisted.assignment.goal, Goal::Primary { .. });
         let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+        let is_certain = !self.node.state.claimed && persisted.sealed.is_none();
         promoted.filter(|epoch| {
-            is_ready && wanted && persisted.sealed.is_none() && *epoch == persisted.assignment.epoch
+            is_ready && wanted && is_certain && *epoch == persisted.assignment.epoch
         })
     }
 

@@ -14,6 +14,7 @@ mod show;
 mod tests;
 mod wanted;
 
+use crate::agent::Agent;
 use crate::attachment::Attachment;
 use crate::clock;
 use crate::guard::Right;
@@ -62,6 +63,22 @@ pub struct Rest {
 }
 
 impl Rest {
+    /// Of an agent that is about to run.
+    pub fn of(agent: &Agent, health: watch::Receiver<Health>) -> Self {
+        Self {
+            id: agent.node.id,
+            name: agent.node.config.name.to_string(),
+            report: agent.outgoing.subscribe(),
+            looked: agent.looked.subscribe(),
+            step: agent.node.step.subscribe(),
+            postmaster: agent.node.postmaster.subscribe(),
+            health,
+            heard: agent.heard.clone(),
+            right: agent.right.clone(),
+            attachment: agent.attachment.clone(),
+        }
+    }
+
     /// All that is known now.
     fn moment(&self) -> Moment {
         Moment {

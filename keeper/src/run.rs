@@ -380,7 +380,6 @@ async fn supervise(
     let right = Right::default();
     let heard = watch::Sender::new(Heard::default());
     let outgoing = watch::Sender::new(None);
-    let looked = watch::Sender::new(crate::clock::now());
     let (ending, reload) = (watch::Sender::new(Ending::No), watch::Sender::new(()));
     tokio::spawn(guard::run(right.clone(), node.postmaster.subscribe()));
     if let Some(watchdog) = &node.watchdog {
@@ -388,19 +387,6 @@ async fn supervise(
     }
     let (health, room) = (watch::Sender::new(Health::default()), watch::Sender::new(Vec::new()));
     watch_vitals(&node, &heard, &health, &room);
-    let rest = Rest {
-        id: node.id,
-        name: node.config.name.to_string(),
-        report: outgoing.subscribe(),
-        looked: looked.subscribe(),
-        step: node.step.subscribe(),
-        postmaster: node.postmaster.subscribe(),
-        health: health.subscribe(),
-        heard: heard.subscribe(),
-        right: right.clone(),
-        attachment: attachment.subscribe(),
-    };
-    tokio::spawn(answer_balancers(listener, rest));
     let (trace, state_dir) = (Trace::begin(node.id), node.config.state_dir.clone());
     let hooks = Desk::open(&node, right.fences());
     let last_moments = hooks.last_moments();
@@ -410,19 +396,21 @@ async fn supervise(
         heard: heard.subscribe(),
         attachment: attachment.subscribe(),
         outgoing: outgoing.clone(),
-        looked,
+        looked: watch::Sender::new(crate::clock::now()),
         right: right.clone(),
         room: room.subscribe(),
         ending: ending.subscribe(),
         trouble: None,
         refused: false,
         since: (String::new(), fsm::Millis(0)),
+        claimed_at: fsm::Millis(0),
         leaving_since: None,
         trace,
         line: Line::open(),
         reload: reload.subscribe(),
         hooks,
     };
+    tokio::spawn(answer_balancers(listener, Rest::of(&agent, health.subscribe())));
     let link = Link {
         client,
         identity,

@@ -241,7 +241,7 @@ async fn a_standby_that_nobody_should_be_sent_to() -> Result<()> {
     let goal = |goal, state| {
         move |m: &mut Moment| {
             told(m, |answer| {
-                (answer.assignment.goal, answer.assignment.goal_state) = (goal, state)
+                (answer.assignment.goal, answer.assignment.goal_state) = (goal, state);
             });
         }
     };

@@ -110,6 +110,11 @@ impl Node {
         self.rest.number()
     }
 
+    /// Where its keeper answers load balancers.
+    pub fn rest_address(&self) -> SocketAddr {
+        self.options.place.address(self.rest_port())
+    }
+
     /// The directory that everything of it is in.
     pub fn dir(&self) -> &Path {
         &self.dir

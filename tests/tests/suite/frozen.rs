@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use shared::api::Status;
 use std::time::Duration;
+use tests::harness::roles::Roles;
 use tests::harness::{Builder, Cluster, Node};
 
 /// Four fifths of the node timeout.
@@ -48,6 +49,7 @@ async fn the_postmaster_of_the_primary() -> Result<()> {
 async fn all_of_the_primary() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let before = cluster.settled().await?;
+    let roles = Roles::watch(&cluster);
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
     old.freeze_postgres()?;
@@ -61,6 +63,7 @@ async fn all_of_the_primary() -> Result<()> {
     workload.goes_on().await?;
     old.thaw_postgres();
     cluster.settled().await?;
+    roles.verdict(2)?;
     cluster
         .judge()
         .expecting("this node cannot serve: its postgres has not answered", "it says so")
@@ -105,6 +108,7 @@ async fn the_keeper_of_the_primary() -> Result<()> {
     let workload = cluster.workload().await?;
     let node = cluster.primary().await?;
     let postmaster = node.postmaster()?;
+    let roles = Roles::watch(&cluster);
     node.freeze_keeper()?;
     let longer_than_the_lease = Duration::from_secs(8);
     let same = |status: &Status| status.epoch == before.epoch;
@@ -114,6 +118,7 @@ async fn the_keeper_of_the_primary() -> Result<()> {
     workload.goes_on().await?;
     ensure!(after.epoch == before.epoch, "the primary was replaced");
     ensure!(node.postmaster()? == postmaster, "its postgres was stopped");
+    roles.verdict(1)?;
     cluster.verdict(workload).await?;
     Ok(())
 }

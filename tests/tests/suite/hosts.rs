@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use shared::api::{NodeStatus, Status};
 use shared::state::NodeState;
+use tests::harness::roles::Roles;
 use tests::harness::site::{Site, host_of};
 use tests::harness::wait::{DEADLINE, eventually};
 use tests::harness::{Builder, Node};
@@ -27,6 +28,8 @@ fn the_primary_is_cut_off() -> Result<()> {
         workload.start_caller_on(host, old.address())?;
         workload.start_callers(2);
         workload.callers_go_on().await?;
+        // Whoever reaches both sides is never told of two primaries.
+        let roles = Roles::watch(cluster);
         site.isolate(host)?;
         let another = |status: &Status| {
             status.writable
@@ -36,6 +39,7 @@ fn the_primary_is_cut_off() -> Result<()> {
         workload.callers_go_on().await?;
         site.join(host)?;
         cluster.settled().await?;
+        roles.verdict(2)?;
         workload.goes_on().await?;
         cluster.judge().expecting("the lease has run out", "it fences itself").of(workload).await?;
         Ok(())

@@ -19,6 +19,7 @@ mod elections;
 mod first_hour;
 mod formations;
 mod frozen;
+mod haproxy;
 mod hosts;
 mod judgement;
 mod kills;
