@@ -114,7 +114,7 @@ fn is_replica(rest: &Rest, report: &Report, wanted: &Wanted) -> bool {
 fn lag(rest: &Rest, report: &Report) -> Option<u64> {
     let heard = rest.heard.borrow();
     let answer = heard.answer.as_ref()?;
-    let primary = answer.assignment.goal.upstream()?;
+    let primary = answer.assignment.goal.primary()?;
     let end = answer.flushed.iter().find(|(id, _)| *id == primary)?.1;
     Some(end.bytes_since(report.postgres.replayed?))
 }

@@ -58,6 +58,7 @@ impl Agent {
             room: self.room.borrow().iter().map(room).collect(),
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
+            cascades: true,
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
