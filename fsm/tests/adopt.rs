@@ -8,7 +8,9 @@ use fsm::group::request::{Reply, apply};
 use fsm::group::view::Evidence;
 use fsm::group::{Record, View, goals, rules};
 use shared::api::{Action, Identity, JoinRequest};
-use shared::goal::{Assignment, Goal, Keepsake, Member, Order, Orders, Standing, Upstream};
+use shared::goal::{
+    Assignment, Cascade, Goal, Keepsake, Member, Order, Orders, Standing, Upstream,
+};
 use shared::history::{Lineage, LineageEntry, Start};
 use shared::ids::{Epoch, Gen, GroupId, NodeId, SystemIdentifier, Ticket, TimelineId};
 use shared::lsn::Lsn;
@@ -79,6 +81,7 @@ fn keepsake() -> Keepsake {
         replication_quorum: true,
         maintenance: false,
         dropping: false,
+        cascade: Cascade { wish: Some(C), upstream: None, detours: 1 },
     };
     let settings =
         Settings { node_timeout_ms: 4000, number_sync_standbys: Some(1), ..Settings::default() };
@@ -222,6 +225,7 @@ fn one_story_goes_on_where_it_was() {
     for (id, node) in &record.nodes {
         assert_eq!(node.secret, format!("secret of {id}"));
         assert_eq!((node.admission, node.candidate_priority, node.joined), (Ticket(9), 70, None));
+        assert_eq!((node.cascade.wish, node.cascade.detours), (Some(C), 1));
     }
     let kept = keepsake();
     assert_eq!((record.settings.clone(), record.postgres.clone()), (kept.settings, kept.postgres));

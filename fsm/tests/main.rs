@@ -12,6 +12,7 @@ mod acceptance;
 mod adopt;
 mod answers;
 mod archive;
+mod cascades;
 mod decisions;
 mod election;
 mod explain;

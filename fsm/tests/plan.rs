@@ -31,6 +31,7 @@ pub const WAITS: &[&str] = &[
     "a log that the source's continues",
     "a data directory that can be used",
     "a primary of an epoch that is not older than the own log",
+    "the primary as its upstream",
     "another primary: the data of this one is lost",
     "another primary: this one was promoted by somebody else",
     "another timeline number: the promotion was interrupted",
@@ -94,6 +95,9 @@ fn assignment(goal: Goal, epoch: u64) -> Assignment {
 
 fn goals() -> Vec<Assignment> {
     let follow = || Goal::Follow { upstream: goal::Upstream::Primary { node: UPSTREAM } };
+    let cascade = || Goal::Follow {
+        upstream: goal::Upstream::Standby { node: UPSTREAM, primary: NodeId(3) },
+    };
     let target = |lsn| Position { epoch: Epoch(2), lsn: Lsn(lsn) };
     let source = UPSTREAM;
     vec![
@@ -102,6 +106,8 @@ fn goals() -> Vec<Assignment> {
         assignment(Goal::Primary { timeline: Some(NEW), spec: spec(7, 3) }, 3),
         assignment(follow(), 2),
         assignment(follow(), 3),
+        assignment(cascade(), 2),
+        assignment(cascade(), 3),
         assignment(Goal::Seal { drain: false }, 2),
         assignment(Goal::Seal { drain: true }, 2),
         assignment(Goal::FastForward { source, target: target(800) }, 2),
@@ -316,6 +322,8 @@ fn may_wait(rig: &Rig, what: &str) -> bool {
         (Goal::Primary { .. }, "another primary: the data of this one is lost")
         | (Goal::Seal { .. }, "data to be sealed")
         | (Goal::FastForward { .. }, "data to fetch into") => lost,
+        // What it has is no prefix, or cannot be run, or its upstream lacks something: the monitor moves it.
+        (Goal::Follow { upstream }, "the primary as its upstream") => upstream.is_standby(),
         (Goal::Follow { .. } | Goal::Primary { .. }, "a data directory that can be used") => {
             unusable
         }

@@ -86,6 +86,10 @@ impl Rig {
             ),
             (file.is_some_and(|file| !self.is_admitted(file)), "connects without an admission"),
             (
+                matches!(step, Step::Clone { .. } | Step::Rewind { .. }) && self.cascades(),
+                "from whoever is not the primary",
+            ),
+            (
                 matches!(step, Step::Admit { .. }) && !self.is_followable(),
                 "of a log that is no prefix",
             ),
@@ -98,6 +102,13 @@ impl Rig {
         match wrong.iter().find(|(wrong, _)| *wrong) {
             Some((_, why)) => Err(format!("{step:?}: {why}")),
             None => Ok(()),
+        }
+    }
+
+    fn cascades(&self) -> bool {
+        match &self.persisted.assignment.goal {
+            Goal::Follow { upstream } => upstream.is_standby(),
+            _ => false,
         }
     }
 

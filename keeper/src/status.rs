@@ -146,6 +146,11 @@ const RULES: &[(&str, &str, &str)] = &[
         "clone",
     ),
     ("log has diverged", "follow", "stop (fast), rewind; clone where that fails"),
+    (
+        "a copy or a rewind is needed, the upstream is a standby",
+        "follow",
+        "wait for the primary as its upstream",
+    ),
     ("empty data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),
     ("sealed standby", "primary", "promote onto the reserved timeline, confirm promotion"),

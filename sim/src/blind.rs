@@ -103,6 +103,9 @@ impl Blind {
         if decision.record.epoch > record.epoch {
             self.elect(&mut decision.record, &seen);
         }
+        if self.mutation == Mutation::CountsCascaded {
+            count_cascaded(record, &mut decision.record);
+        }
         Some(decision)
     }
 
@@ -237,6 +240,18 @@ impl Blind {
             }
             _ => {}
         }
+    }
+}
+
+/// Whoever may be in the sync set is in each new one.
+fn count_cascaded(before: &Record, decided: &mut Record) {
+    let cascaded = |(id, node): (&NodeId, &fsm::group::record::Node)| {
+        (node.replication_quorum && node.cascade.upstream.is_some()).then_some(*id)
+    };
+    let more: Vec<_> = decided.nodes.iter().filter_map(cascaded).collect();
+    let new = decided.specs.iter_mut().filter(|spec| spec.generation >= before.next_generation);
+    for spec in new.filter(|spec| !spec.is_asynchronous()) {
+        spec.standbys.extend(more.iter().copied());
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Disturbance {
     SetPriority,
     /// A node leaves the quorum, or comes back.
     SetQuorum,
+    /// A node is to replicate from another, or from the primary again.
+    SetUpstream,
     /// A node is dropped.
     Drop,
     /// A node that is gone is dropped by force.
@@ -125,6 +127,7 @@ pub const EVERYTHING: Mix = &[
     (1, Disturbance::SetNumber),
     (1, Disturbance::SetPriority),
     (1, Disturbance::SetQuorum),
+    (2, Disturbance::SetUpstream),
     (1, Disturbance::Drop),
     (1, Disturbance::DropByForce),
     (1, Disturbance::OrderRestart),
@@ -188,6 +191,7 @@ pub const LOST_RECORDS: Mix = &[
     (1, Disturbance::Maintenance),
     (1, Disturbance::SetNumber),
     (1, Disturbance::SetQuorum),
+    (2, Disturbance::SetUpstream),
     (1, Disturbance::Drop),
     (1, Disturbance::DropByForce),
     (3, Disturbance::OrderRestart),
@@ -196,13 +200,47 @@ pub const LOST_RECORDS: Mix = &[
     (3, Disturbance::Resume),
 ];
 
+/// Standbys stream from standbys, which come and go, and are promoted.
+pub const CASCADES: Mix = &[
+    (8, Disturbance::SetUpstream),
+    (2, Disturbance::SetNumber),
+    (1, Disturbance::SetQuorum),
+    (1, Disturbance::SetPriority),
+    (2, Disturbance::CrashPostgres),
+    (1, Disturbance::CrashKeeper),
+    (4, Disturbance::CrashHost),
+    (3, Disturbance::Restart),
+    (4, Disturbance::Cut),
+    (3, Disturbance::Mend),
+    (3, Disturbance::Recover),
+    (1, Disturbance::HoldReplay),
+    (1, Disturbance::FreezePostgres),
+    (2, Disturbance::FreezeKeeper),
+    (1, Disturbance::FreezeHost),
+    (4, Disturbance::Thaw),
+    (1, Disturbance::RecycleWal),
+    (1, Disturbance::PromoteByHand),
+    (1, Disturbance::LoseDisk),
+    (1, Disturbance::Leave),
+    (1, Disturbance::Join),
+    (2, Disturbance::Switchover),
+    (2, Disturbance::SwitchoverTo),
+    (1, Disturbance::Failover),
+    (1, Disturbance::Drop),
+    (1, Disturbance::Maintenance),
+    (1, Disturbance::OrderRestart),
+    (1, Disturbance::OrderCopy),
+    (1, Disturbance::KillMonitor),
+];
+
 /// The names of the mixes.
-pub const MIXES: [(&str, Mix); 5] = [
+pub const MIXES: [(&str, Mix); 6] = [
     ("lost-records", LOST_RECORDS),
     ("everything", EVERYTHING),
     ("sync-changes", SYNC_CHANGES),
     ("losses", LOSSES),
     ("changes", CHANGES),
+    ("cascades", CASCADES),
 ];
 
 impl World {
@@ -260,6 +298,7 @@ impl World {
             | Disturbance::SetNumber
             | Disturbance::SetPriority
             | Disturbance::SetQuorum
+            | Disturbance::SetUpstream
             | Disturbance::Drop
             | Disturbance::DropByForce
             | Disturbance::OrderRestart
@@ -300,6 +339,7 @@ impl World {
             Disturbance::SetQuorum => {
                 self.set_node(id, "replication-quorum", if on { "true" } else { "false" });
             }
+            Disturbance::SetUpstream => self.set_upstream(id),
             Disturbance::Drop if spare => {
                 self.ask(&Action::Drop { node, force: false, destroy: false });
             }

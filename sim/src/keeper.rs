@@ -10,6 +10,7 @@ use fsm::node::standby::stray;
 use fsm::node::view::{Due, Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
+use shared::goal::Goal;
 use shared::ids::{Epoch, Gen, NodeId, Ticket};
 use shared::lsn::Position;
 use shared::pgsettings::SettingsReport;
@@ -141,6 +142,27 @@ impl World {
         (upstream.is_writable() && upstream.log.timeline() == timeline).then_some(upstream)
     }
 
+    /// A standby confirms that it streams, as it was admitted, what the primary of the assigned epoch writes.
+    fn confirm_standby(&self, id: NodeId, from: NodeId) -> Option<&Machine> {
+        let assignment = &self.machines.get(id)?.persisted.as_ref()?.assignment;
+        let timeline = assignment.lineage.entry(assignment.epoch)?.timeline;
+        let admission = assignment.member(from)?.admission;
+        let upstream = self.machines.get(from).filter(|_| self.reaches(id, from))?;
+        let streams = upstream.view.server.as_ref().is_some_and(|server| server.in_recovery)
+            && upstream.server.receiver.as_ref().is_some_and(|r| r.slot == Some(admission));
+        (streams && upstream.log.timeline() == timeline).then_some(upstream)
+    }
+
+    fn confirms(&self, id: NodeId, from: NodeId) -> bool {
+        let goal = self.machines.get(id).and_then(|m| m.persisted.as_ref());
+        match goal.map(|persisted| &persisted.assignment.goal) {
+            Some(Goal::Follow { upstream }) if upstream.is_standby() => {
+                self.confirm_standby(id, from).is_some()
+            }
+            Some(_) | None => self.confirm_upstream(id, from).is_some(),
+        }
+    }
+
     fn carry_out(&mut self, id: NodeId, step: &Step) {
         self.say(|| format!("node {id}: {step:?}"));
         match step {
@@ -160,7 +182,11 @@ impl World {
             }
             Step::Restart => self.restart_postgres(id),
             Step::Barrier(spec) => self.barrier(id, spec),
-            Step::Block | Step::Set(_) => self.change_sync(id, step),
+            Step::Block => {
+                self.end_old_admissions(id);
+                self.change_sync(id, step);
+            }
+            Step::Set(_) => self.change_sync(id, step),
             Step::Initialise
             | Step::Adopt
             | Step::Configure(_)
@@ -217,7 +243,7 @@ impl World {
     }
 
     fn admit(&mut self, id: NodeId, upstream: NodeId, admission: Ticket) {
-        if self.confirm_upstream(id, upstream).is_none() {
+        if !self.confirms(id, upstream) {
             return;
         }
         if let Some(upstream) = self.machines.get_mut(upstream) {
@@ -309,11 +335,27 @@ impl World {
         let Some(machine) = self.machines.get_mut(id) else { return };
         let Some(persisted) = &machine.persisted else { return };
         let assignment = &persisted.assignment;
-        let is_primary = assignment.goal.spec().is_some();
-        // One of a later admission than the primary has heard of stays.
+        let lets_in = matches!(assignment.goal, Goal::Primary { .. } | Goal::Follow { .. });
+        // One of a later admission than this node has heard of stays.
         machine.slots.retain(|(node, ticket)| {
-            is_primary && assignment.member(*node).is_some_and(|m| *ticket >= m.admission)
+            lets_in && assignment.member(*node).is_some_and(|m| *ticket >= m.admission)
         });
+    }
+
+    /// Rule 9, i: whoever was let in before, while this was a standby perhaps, is let out before anybody is
+    /// counted.
+    fn end_old_admissions(&mut self, id: NodeId) {
+        if self.mutation == Mutation::KeepsOldSlots {
+            return;
+        }
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        let Some(persisted) = &machine.persisted else { return };
+        let members = persisted.assignment.members.clone();
+        let stands = |node: NodeId, ticket: Ticket| {
+            members.iter().any(|member| member.id == node && ticket >= member.admission)
+        };
+        machine.slots.retain(|(node, ticket)| stands(*node, *ticket));
+        machine.server.rows.retain(|node, row| stands(*node, row.slot));
     }
 
     /// The agent waits for an answer of Postgres; the link sends what the agent last said.
@@ -520,6 +562,7 @@ impl Machine {
             vetoes: None,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
             archive: None,
+            cascades: true,
         })
     }
 

@@ -13,6 +13,7 @@ use fsm::group::{Decision, Record, View, goals, rules};
 use shared::ids::{Epoch, NodeId};
 use shared::lsn::Position;
 use shared::report::{Answer, Lease, Report};
+use std::collections::BTreeSet;
 
 /// More decisions in a row without anything new seen means that two rules undo each other.
 const ROUNDS: usize = 32;
@@ -233,6 +234,33 @@ fn check_elected(before: &Record, after: &Record) -> Result<(), String> {
     Ok(())
 }
 
+/// Whoever streams from a standby is in no spec that commits may wait under, and comes to the primary in the end;
+/// each move is a new admission.
+fn check_cascade(before: &Record, after: &Record) -> Result<(), String> {
+    let present = after.specs.iter().filter(|spec| spec.epoch == after.epoch);
+    let waited: BTreeSet<_> = present.flat_map(|spec| &spec.standbys).collect();
+    for (id, node) in &after.nodes {
+        let Some(upstream) = node.cascade.upstream else { continue };
+        let known = before.nodes.get(id).filter(|_| !before.quarantined);
+        if known.is_some_and(|known| known.cascade.upstream != Some(upstream))
+            && known.is_some_and(|known| known.admission >= node.admission)
+        {
+            return Err(format!("node {id} goes to node {upstream} as it was admitted before"));
+        }
+        if waited.contains(id) && !before.quarantined {
+            return Err(format!("commits wait for node {id}, which streams from node {upstream}"));
+        }
+        let mut at = Some(upstream);
+        for _ in 0..after.nodes.len() {
+            at = at.and_then(|id| after.nodes.get(&id)?.cascade.upstream);
+        }
+        if at.is_some() {
+            return Err(format!("node {id} streams from itself, round about"));
+        }
+    }
+    Ok(())
+}
+
 /// What holds of every decision.
 pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     let after = &decision.record;
@@ -263,6 +291,7 @@ pub fn check(before: &Record, decision: &Decision) -> Result<(), String> {
     if !kept && !confirmed && !after.nodes.is_empty() {
         return Err(format!("a spec was dropped {}", because()));
     }
+    check_cascade(before, after).map_err(|why| format!("{why} {}", because()))?;
     if after.epoch > before.epoch {
         if after.ticket <= before.ticket {
             return Err(format!("an epoch without a new ticket {}", because()));

@@ -81,11 +81,15 @@ pub enum Mutation {
     IgnoresOrders,
     /// A keeper says of each order that it is done, and does nothing.
     SaysDone,
+    /// Whoever streamed from a standby goes on when that has become the primary, as it was let in before.
+    KeepsOldSlots,
+    /// A node that streams from a standby is in the sync set.
+    CountsCascaded,
 }
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -124,6 +128,8 @@ impl Mutation {
         Self::NoPause,
         Self::IgnoresOrders,
         Self::SaysDone,
+        Self::KeepsOldSlots,
+        Self::CountsCascaded,
     ];
 }
 

@@ -79,6 +79,14 @@ impl World {
         }
     }
 
+    /// One of so many wishes is for the primary again.
+    pub(crate) fn set_upstream(&mut self, id: NodeId) {
+        let ids = self.ids();
+        let other = self.random.pick(&ids).and_then(|other| self.name_of(other));
+        let wish = other.filter(|_| !self.random.one_in(4)).map(|name| name.to_string());
+        self.set_node(id, "replicate-from", wish.as_deref().unwrap_or("none"));
+    }
+
     pub(crate) fn set_formation(&mut self, key: &str, value: &str) {
         self.ask(&Action::SetFormation { key: key.to_owned(), value: value.to_owned() });
     }

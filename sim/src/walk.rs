@@ -8,8 +8,9 @@ use crate::log::RecordId;
 use crate::machine::Machine;
 use crate::random::Random;
 use crate::world::{Mutation, World};
-use fsm::group::Phase;
 use fsm::group::election::covers;
+use fsm::group::{Phase, Record};
+use shared::goal::Cascade;
 use shared::ids::NodeId;
 use shared::lsn::Position;
 use shared::settings::Settings;
@@ -394,16 +395,32 @@ pub fn settled(world: &World) -> Option<NodeId> {
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
     let serves = |id: NodeId| world.machines.get(id).is_some_and(Machine::is_writable);
     let follows = |id: NodeId| {
+        let upstream = record.nodes.get(&id).and_then(|node| node.cascade.upstream);
+        let upstream = upstream.unwrap_or(primary);
         world.machines.get(id).is_some_and(|machine| {
             machine.view.server.as_ref().is_some_and(|server| server.streaming)
-                && machine.server.receiver.as_ref().is_some_and(|r| r.from == primary)
-        })
+                && machine.server.receiver.as_ref().is_some_and(|r| r.from == upstream)
+        }) && is_where_wished(record, id)
     };
     let all = world.ids().into_iter().all(|id| match id {
         id if id == primary => serves(id),
         id => !serves(id) && (follows(id) || !is_member(world, id)),
     });
     (all && record.is_sync_settled() && record.operation.is_none()).then_some(primary)
+}
+
+/// Whether a node streams from where the operator wishes, unless commits need it: all is well, so that nothing
+/// else keeps it from there.
+fn is_where_wished(record: &Record, id: NodeId) -> bool {
+    let Some(node) = record.nodes.get(&id) else { return true };
+    let Cascade { wish, upstream, .. } = node.cascade;
+    let wished = wish.filter(|wish| record.primary != Some(*wish));
+    let others = record.nodes.iter().filter(|(other, node)| {
+        let direct = node.cascade.wish.is_none_or(|wish| record.primary == Some(wish));
+        **other != id && record.primary != Some(**other) && node.replication_quorum && direct
+    });
+    let needed = node.replication_quorum && others.count() < record.number_sync_standbys().max(1);
+    upstream == wished || (needed && upstream.is_none())
 }
 
 /// The world, for a person who has to find out why.

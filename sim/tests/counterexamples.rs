@@ -381,3 +381,41 @@ fn a_primary_starts_with_a_lease_only() {
     };
     shows(script, Mutation::StartsAlone);
 }
+
+/// C20: D streams from the standby W, ahead of it by a tail that nobody else has, when W is elected. D hears
+/// nothing of that; its position is past what W writes, under the name that W's spec has to wait for.
+#[test]
+fn a_promotion_lets_out_whom_the_standby_had_let_in() {
+    let script = |mutation| {
+        let mut stage = Stage::with(4, 2, mutation);
+        let (a, [w, d, e]) = (stage.a, [stage.standbys[0], stage.standbys[1], stage.standbys[2]]);
+        stage.set(a, "replication-quorum", "false");
+        stage.set(w, "candidate-priority", "90");
+        let name = stage.world.monitor.record.nodes[&w].name.to_string();
+        stage.set(d, "replicate-from", &name);
+        let told = |world: &World| world.monitor.record.nodes[&d].cascade.upstream == Some(w);
+        stage.act_until(&[a, w, d, e], told);
+        // Only D still streams from A.
+        stage.world.set_cut(a, w, true);
+        stage.world.set_cut(a, e, true);
+        for _ in 0..20 {
+            stage.world.write(a);
+        }
+        (0..8).for_each(|_| stage.world.postgres_turn(d));
+        let from = |world: &World| world.machines.get(d).unwrap().server.receiver.clone();
+        stage.act_until(&[d], |world| from(world).is_some_and(|receiver| receiver.from == w));
+        assert!(from(&stage.world).is_some_and(|receiver| receiver.from == w));
+        stage.world.set_cut(d, MONITOR, true);
+        stage.world.crash_host(a);
+        stage.act_until(&[w, e], |world| serves(world, w, 2));
+        assert!(serves(&stage.world, w, 2));
+        for _ in 0..60 {
+            stage.act(&[w, e, d]);
+        }
+        assert!(stage.world.monitor.record.is_sync_member(d));
+        stage.write(w, e);
+        stage.world.set_cut(d, MONITOR, false);
+        stage.left(&[d])
+    };
+    shows(script, Mutation::KeepsOldSlots);
+}

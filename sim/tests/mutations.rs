@@ -1,7 +1,7 @@
 //! The checks can fail: a rule is taken away in the world (never in `fsm`), and walks find what it was
 //! there for. `docs/proof.md` has the table.
 
-use sim::disturb::{LOSSES, Mix};
+use sim::disturb::{CASCADES, LOSSES, Mix};
 use sim::ledger::Violation;
 use sim::{Mutation, Walk};
 
@@ -176,6 +176,12 @@ fn orders_come_to_an_end() {
 #[test]
 fn what_is_called_done_has_been_done() {
     is_found(&walk(Mutation::SaysDone, 2, Harm::Decision), Harm::Decision);
+}
+
+#[test]
+fn who_streams_from_a_standby_is_not_waited_for() {
+    let walk = walk(Mutation::CountsCascaded, 4, Harm::Decision);
+    is_found(&Walk { mix: CASCADES, ..walk }, Harm::Decision);
 }
 
 /// Whoever adds a mutation adds what finds it, and a row of the table.

@@ -3,7 +3,7 @@
 
 use shared::settings::Settings;
 use sim::Walk;
-use sim::disturb::LOST_RECORDS;
+use sim::disturb::{CASCADES, LOST_RECORDS};
 
 /// The seeds to walk, and how many there are by default.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -89,6 +89,17 @@ fn four_nodes_below_a_monitor_that_loses_its_record() {
 #[test]
 fn two_nodes_below_a_monitor_that_loses_its_record() {
     walk(&Walk { mix: LOST_RECORDS, ..short(2) }, 700);
+}
+
+/// Standbys of standbys, whichever of them dies.
+#[test]
+fn four_nodes_that_stream_from_each_other() {
+    walk(&Walk { mix: CASCADES, ..short(4) }, 1000);
+}
+
+#[test]
+fn six_nodes_that_stream_from_each_other() {
+    walk(&Walk { mix: CASCADES, ..short(6) }, 500);
 }
 
 #[test]

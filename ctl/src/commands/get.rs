@@ -40,6 +40,8 @@ pub enum NodeKey {
     CandidatePriority,
     /// Whether it may be in the sync set: true or false
     ReplicationQuorum,
+    /// The standby that it streams from whenever that can be had; none: the primary
+    ReplicateFrom,
     /// Where it stands
     Zone,
     /// Its name
@@ -90,6 +92,7 @@ impl NodeKey {
         match self {
             Self::CandidatePriority => "candidate-priority",
             Self::ReplicationQuorum => "replication-quorum",
+            Self::ReplicateFrom => "replicate-from",
             Self::Zone => "zone",
             Self::Name => "name",
             Self::Host => "host",
@@ -101,6 +104,9 @@ impl NodeKey {
         match self {
             Self::CandidatePriority => json!(node.candidate_priority),
             Self::ReplicationQuorum => json!(node.replication_quorum),
+            Self::ReplicateFrom => {
+                node.replicate_from.as_ref().map_or_else(|| json!("none"), |name| json!(name))
+            }
             Self::Zone => json!(node.zone),
             Self::Name => json!(node.name),
             Self::Host => json!(node.host),

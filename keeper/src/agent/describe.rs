@@ -61,6 +61,7 @@ impl Agent {
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             vetoes: self.hooks.vetoes(),
             archive: None,
+            cascades: true,
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -121,7 +121,7 @@ impl Moment {
             && goal_state == NodeState::Secondary
     }
 
-    /// How far a standby is behind its upstream, in bytes; `None`: that is not known. The upstream's end is
+    /// How far a standby is behind the primary, in bytes; `None`: that is not known. The primary's end is
     /// what the stream itself says, and what the monitor last heard from there, whichever is more; the
     /// monitor's word counts for a node timeout.
     pub(super) fn lag(&self, behind: Behind) -> Option<u64> {
@@ -135,12 +135,12 @@ impl Moment {
         Some(end.max(postgres.received.unwrap_or(end)).bytes_since(own))
     }
 
-    /// Where the upstream's log ended, by the monitor's word.
+    /// Where the primary's log ended, by the monitor's word.
     fn told_end(&self) -> Option<Lsn> {
         let age = self.now.since(self.heard.at?);
         let answer = self.heard.answer.as_ref().filter(|_| age <= self.timers().node_timeout_ms)?;
-        let upstream = answer.assignment.goal.upstream()?;
-        answer.flushed.iter().find(|(id, _)| *id == upstream).map(|(_, end)| *end)
+        let primary = answer.assignment.goal.primary()?;
+        answer.flushed.iter().find(|(id, _)| *id == primary).map(|(_, end)| *end)
     }
 
     /// Whether commits may wait for this node: it is in the sync set in force, as last heard.

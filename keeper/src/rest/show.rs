@@ -90,7 +90,7 @@ fn primary(moment: &Moment) -> Option<NodeId> {
         | Goal::Seal { .. }
         | Goal::FastForward { .. }
         | Goal::Maintenance
-        | Goal::Dropped) => goal.upstream(),
+        | Goal::Dropped) => goal.primary(),
     }
 }
 

@@ -44,6 +44,51 @@ impl Node {
         Ok(session)
     }
 
+    /// A standby confirms that it is one, and streams, as it was admitted itself, what the primary of the assigned
+    /// epoch writes: then its log is a prefix of the same history (rule 10).
+    async fn confirm_standby(&self, session: &Session, upstream: NodeId) -> Result<(), StepError> {
+        let assignment = self.assignment()?;
+        let member = assignment
+            .member(upstream)
+            .ok_or_else(|| StepError::NotSo(format!("node {upstream} is not a member")))?;
+        let found = session.stream().await?;
+        let system = found.system_identifier;
+        if let Some(own) = assignment.system_identifier.filter(|own| *own != system) {
+            return Err(StepError::NotSo(format!(
+                "{} has another cluster: its system identifier is {system}, ours is {own}",
+                member.name
+            )));
+        }
+        if !found.in_recovery {
+            return Err(StepError::NotSo(format!("{} is no standby any more", member.name)));
+        }
+        let timeline = assignment.lineage.entry(assignment.epoch).map(|entry| entry.timeline);
+        let slot = upstream.admission_slot(member.admission);
+        let expected = timeline.map(|timeline| (slot, timeline));
+        if expected.is_none() || found.receives != expected {
+            return Err(StepError::NotYet("the upstream's own stream from the primary"));
+        }
+        Ok(())
+    }
+
+    /// The upstream of the goal, confirmed.
+    async fn confirmed(&self, upstream: NodeId) -> Result<Session, StepError> {
+        if !self.follows_standby()? {
+            return self.confirm_upstream(upstream).await;
+        }
+        let member = self.assignment()?.member(upstream).cloned();
+        let member =
+            member.ok_or_else(|| StepError::NotSo(format!("node {upstream} is not a member")))?;
+        let session = Session::connect(&self.replicator_at(&member), SQL_LIMIT).await?;
+        self.confirm_standby(&session, upstream).await?;
+        Ok(session)
+    }
+
+    fn follows_standby(&self) -> Result<bool, StepError> {
+        let goal = &self.assignment()?.goal;
+        Ok(matches!(goal, Goal::Follow { upstream } if upstream.is_standby()))
+    }
+
     pub(super) fn assignment(&self) -> Result<&Assignment, StepError> {
         self.persisted()
             .map(|persisted| &persisted.assignment)
@@ -56,12 +101,17 @@ impl Node {
         upstream: NodeId,
         admission: Ticket,
     ) -> Result<(), StepError> {
-        let session = self.confirm_upstream(upstream).await?;
+        let session = self.confirmed(upstream).await?;
         let name = self.id.admission_slot(admission);
         if session.slots().await?.iter().any(|slot| slot.name == name && slot.is_lost()) {
             session.drop_slot(&name).await?;
         }
         session.create_slot(&name, true).await?;
+        if self.follows_standby()? {
+            // It may have been promoted before the slot was there: then it has dropped older ones already, and
+            // this one would let in a log that has not been proved against what it writes now.
+            self.confirm_standby(&session, upstream).await?;
+        }
         // What was asked before may be otherwise now.
         self.seen.question = None;
         let epoch = self.assignment()?.epoch;
@@ -92,13 +142,13 @@ impl Node {
         let others = || assignment.members.iter().filter(|member| member.id != own);
         let mut wanted: BTreeSet<String> =
             others().map(|member| member.id.retention_slot()).collect();
-        let is_primary = matches!(assignment.goal, Goal::Primary { .. });
+        let lets_in = matches!(assignment.goal, Goal::Primary { .. } | Goal::Follow { .. });
         let session = self.session().await?;
         let mut slots = session.slots().await?;
         for slot in slots.extract_if(.., |slot| {
             // A newer one than the present admission is of a member that has heard of it first; and a
             // standby whose slot was lost has to see that.
-            let admitted = is_primary
+            let admitted = lets_in
                 && others().any(|member| {
                     admission_of(&slot.name, member.id).is_some_and(|t| t >= member.admission)
                 });
@@ -118,6 +168,25 @@ impl Node {
             let at = behind.and_then(|slot| slot.restart_lsn);
             if at.is_some_and(|at| at < *lsn) {
                 session.advance_slot(&name, *lsn).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Rule 9, i: lets out whoever was let in by an older admission, while this was a standby perhaps. From here on
+    /// nobody can come back under one: a standby that is told to stream from this node as from a standby looks
+    /// whether it still is one after it has made its slot.
+    pub(super) async fn end_old_admissions(&mut self) -> Result<(), StepError> {
+        let members = self.assignment()?.members.clone();
+        let session = self.session().await?;
+        for slot in session.slots().await? {
+            let is_old = members.iter().any(|member| {
+                admission_of(&slot.name, member.id).is_some_and(|ticket| ticket < member.admission)
+            });
+            if is_old {
+                session.drop_slot(&slot.name).await?;
             }
         }
         Ok(())

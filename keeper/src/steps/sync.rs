@@ -25,6 +25,7 @@ const PROBE_LIMIT: Duration = Duration::from_hours(24 * 365);
 impl Node {
     /// (i): nothing is acknowledged any more, which has been seen.
     pub(super) async fn block(&mut self) -> Result<(), StepError> {
+        self.end_old_admissions().await?;
         self.end_probe().await;
         self.seen.sync = Sync::Unknown;
         self.configure(&File { upstream: None, spec: None, current: true }).await?;

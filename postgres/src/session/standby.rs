@@ -1,7 +1,7 @@
 //! Questions to a standby: recovery, the signs of a seal, replay.
 
 use super::{Session, SessionError, column};
-use shared::ids::TimelineId;
+use shared::ids::{SystemIdentifier, TimelineId};
 use shared::lsn::Lsn;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
@@ -56,6 +56,17 @@ pub struct WalReceiver {
     pub latest_end_lsn: Option<Lsn>,
 }
 
+/// What a server streams, as one sees it that would stream from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// `pg_is_in_recovery()`.
+    pub in_recovery: bool,
+    /// The cluster that it is.
+    pub system_identifier: SystemIdentifier,
+    /// The slot and the timeline of its walreceiver, where that streams.
+    pub receives: Option<(String, TimelineId)>,
+}
+
 /// The signs of a seal, in the order in which they were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealSigns {
@@ -102,6 +113,23 @@ impl Session {
             primary_conninfo: column(&row, 6, "primary_conninfo")?,
             primary_slot_name: column(&row, 7, "primary_slot_name")?,
             receiver: receiver(&row)?,
+        })
+    }
+
+    /// What it streams itself. The role needs `pg_read_all_stats`.
+    pub async fn stream(&self) -> Result<Stream, SessionError> {
+        let sql = "SELECT pg_is_in_recovery(), c.system_identifier, r.slot_name, r.received_tli \
+                     FROM pg_control_system() c \
+                     LEFT JOIN pg_stat_wal_receiver r ON r.status = 'streaming'";
+        let row = self.one("ask what it streams", sql, &[]).await?;
+        let system: i64 = column(&row, 1, "system_identifier")?;
+        let slot: Option<String> = column(&row, 2, "slot_name")?;
+        let timeline: Option<i32> = column(&row, 3, "received_tli")?;
+        let timeline = timeline.and_then(|number| u32::try_from(number).ok()).map(TimelineId);
+        Ok(Stream {
+            in_recovery: column(&row, 0, "pg_is_in_recovery")?,
+            system_identifier: SystemIdentifier(system.cast_unsigned()),
+            receives: slot.zip(timeline),
         })
     }
 

@@ -68,7 +68,7 @@ struct Shape {
     /// What is taken away
     #[arg(long, default_value = "none")]
     without: Mutation,
-    /// What may happen: everything, lost-records, sync-changes, losses or changes
+    /// What may happen: everything, lost-records, sync-changes, losses, changes or cascades
     #[arg(long, default_value = "everything", value_parser = mix)]
     mix: Mix,
     /// Do not ask that the groups converge in the end

@@ -7,6 +7,7 @@ mod adoption;
 mod archiving;
 mod birth;
 mod cannot_run;
+mod cascading;
 mod catching_up;
 mod chaos;
 mod clients;

@@ -58,6 +58,7 @@ fn incomplete_sync(status: &Status, up: &[String]) -> Vec<String> {
     let counts = |node: &&NodeStatus| {
         node.goal_state == NodeState::Secondary
             && node.replication_quorum
+            && (node.upstream.is_none() || node.upstream == status.primary)
             && up.iter().any(|name| name == node.name.as_str())
     };
     for node in status.nodes.iter().filter(counts) {
