@@ -18,6 +18,7 @@ mod elections;
 mod first_hour;
 mod formations;
 mod frozen;
+mod hooks;
 mod hosts;
 mod judgement;
 mod kills;
