@@ -20,7 +20,7 @@ fn walks(nodes: u64, mut look: impl FnMut(&mut World, &[(Record, Decision)])) {
         let mut world = walk.world(seed);
         world.monitor.decisions = Some(Vec::new());
         walk::converge(&mut world).unwrap();
-        world.faulty = true;
+        (world.faulty, world.hooks) = (true, true);
         for _ in 0..ACTIONS {
             walk::act(&mut world, 40);
             let decisions = world.monitor.decisions.replace(Vec::new()).unwrap();

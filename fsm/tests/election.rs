@@ -245,6 +245,28 @@ fn elected(choice: &Choice) -> Option<NodeId> {
     }
 }
 
+/// Whose hook refuses is not elected, and counts as a witness all the same.
+#[test]
+fn who_refuses_is_a_witness_and_no_candidate() {
+    let peers = peers(&[(3, 50), (5, 50), (5, 90)]);
+    let mut view = view(&peers);
+    let election = election();
+    let choose = |view: &View| choose(&record(&peers, any_one_of(2)), view, &election, now(), 0);
+    assert_eq!(elected(&choose(&view)), Some(NodeId(3)));
+    let veto = |view: &mut View, id: u64| {
+        let report = view.nodes.get_mut(&NodeId(id)).unwrap().report.as_mut().unwrap();
+        report.vetoes = Some("not yet".to_owned());
+    };
+    veto(&mut view, 3);
+    let Choice::Elect { candidate, witnesses } = choose(&view) else { panic!("nobody") };
+    assert_eq!(candidate, NodeId(2));
+    assert!(witnesses.contains_key(&NodeId(3)));
+    for id in [1, 2] {
+        veto(&mut view, id);
+    }
+    assert_eq!(choose(&view), Choice::Wait(Waiting::Candidate));
+}
+
 #[test]
 fn the_higher_priority_wins_and_fetches_what_it_lacks() {
     let choice = winner(&peers(&[(3, 50), (5, 50), (4, 90)]), &election(), 0);

@@ -2,6 +2,7 @@
 //! reached, or ends at a wait that names what is missing for it.
 
 use crate::rig::{Outcome, Rig};
+use fsm::node::consent::Asked;
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Lack, Persisted};
 use fsm::node::{Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
@@ -455,6 +456,60 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
             }
         }
     }
+}
+
+/// Only a promotion and a hand-over wait for hooks, and only a promotion can be refused.
+#[test]
+fn hooks_hold_up_only_the_step_that_they_are_about() {
+    let mut held = BTreeSet::new();
+    for assignment in goals() {
+        let drains = assignment.goal == Goal::Seal { drain: true };
+        for (persisted, (body, _)) in memories(&assignment)
+            .iter()
+            .flat_map(|known| bodies().into_iter().map(move |b| (known, b)))
+        {
+            for file in files(assignment.epoch.0) {
+                let view = LocalView { file, heard: true, adopted: true, ..body.clone() };
+                let clear = plan(&view, Some(persisted));
+                for hook in [Asked::Running, Asked::Refused] {
+                    let asked = plan(&LocalView { hook, ..view.clone() }, Some(persisted));
+                    if asked == clear {
+                        continue;
+                    }
+                    let Next::Wait(what) = asked.next else { panic!("{clear:?} is {asked:?}") };
+                    let promotes = matches!(clear.next, Next::Do(fsm::node::Step::Promote { .. }));
+                    let stops = clear.next == Next::Do(fsm::node::Step::StopFast);
+                    assert!(promotes || stops && drains && hook == Asked::Running, "{clear:?}");
+                    assert_eq!(asked.state, clear.state);
+                    held.insert(what);
+                }
+            }
+        }
+    }
+    let all = [
+        "another primary: the pre_promote hook refuses",
+        "the pre_demote hook",
+        "the pre_promote hook",
+    ];
+    assert_eq!(held.into_iter().collect::<Vec<_>>(), all);
+}
+
+/// A primary that waits for its hook before it hands over has proofs by streaming still: nothing of the spec
+/// that is in force has changed (rule 12).
+#[test]
+fn a_draining_primary_is_proved_by_the_spec_of_its_file() {
+    let in_force = |goal, file: Option<Spec>, sync| {
+        let assignment = assignment(goal, 2);
+        let known =
+            Persisted { own: Some(OWN), assignment, sealed: None, promoted: None, admitted: None };
+        known.in_force(&File { upstream: None, spec: file, current: true }, sync)
+    };
+    let drain = || Goal::Seal { drain: true };
+    let (ours, passed) = (|| Some(spec(7, 2)), Sync::InForce(Gen(7)));
+    assert_eq!(in_force(drain(), ours(), passed), ours());
+    assert_eq!(in_force(drain(), ours(), Sync::Set(Gen(7))), None);
+    assert_eq!(in_force(drain(), None, passed), None);
+    assert_eq!(in_force(Goal::Seal { drain: false }, ours(), passed), None);
 }
 
 #[test]

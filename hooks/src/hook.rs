@@ -4,6 +4,7 @@
 //! whoever wants a shell writes `sh -c '...'`. What must hold: neither a URL nor an argument is ever shown
 //! whole, since both may carry secrets.
 
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use url::Url;
 
@@ -87,10 +88,32 @@ impl Hook {
         Ok(Self { event, target, written: text.to_owned() })
     }
 
+    /// Reads several; an empty line is none.
+    pub fn parse_all(texts: &[String], known: &[&str]) -> Result<Vec<Self>, InvalidHook> {
+        let texts = texts.iter().filter(|text| !text.trim().is_empty());
+        texts.map(|text| Self::parse(text, known)).collect()
+    }
+
     /// What tells it from other hooks, also after a restart. May carry secrets.
     pub fn key(&self) -> &str {
         &self.written
     }
+}
+
+/// For a file of options, in which a list may stand, or one hook alone.
+pub fn one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Hooks {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match Hooks::deserialize(deserializer)? {
+        Hooks::One(hook) => vec![hook],
+        Hooks::Many(hooks) => hooks,
+    }))
 }
 
 /// For people: the event, and as much of the target as is no secret.

@@ -224,7 +224,7 @@ pub(crate) struct Options {
     /// environment one a line, in the file as a list. A command runs as the keeper's user and without a shell.
     #[arg(long, env = "PGTANDEM_HOOK", value_name = "EVENT=COMMAND|URL", value_delimiter = '\n')]
     #[arg(hide_env_values = true)]
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "hooks::hook::one_or_many")]
     hook: Option<Vec<String>>,
     /// How many seconds a hook may take; then it is killed [default: 10].
     #[arg(long, env = "PGTANDEM_HOOK_TIMEOUT", value_name = "SECONDS")]
@@ -491,27 +491,8 @@ impl Options {
     }
 }
 
-/// A list may stand in the file, or one alone.
-fn one_or_many<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Hooks {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(Some(match Hooks::deserialize(deserializer)? {
-        Hooks::One(hook) => vec![hook],
-        Hooks::Many(hooks) => hooks,
-    }))
-}
-
 fn parse_hooks(texts: &[String]) -> Result<Vec<hooks::Hook>, ApiError> {
-    let texts = texts.iter().filter(|text| !text.trim().is_empty());
-    texts
-        .map(|text| hooks::Hook::parse(text, &crate::hooks::EVENTS))
-        .collect::<Result<_, _>>()
+    hooks::Hook::parse_all(texts, &crate::hooks::EVENTS)
         .map_err(|error| failure(1, "bad_value", error.to_string()))
 }
 

@@ -126,6 +126,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ("an operator asked for a new copy", "follow", "clone"),
     ("an operator asked for a restart, postgres answers", "primary, follow", "restart"),
     ("postgres is writable", "maintenance", "stop (immediate)"),
+    (
+        "postgres is writable, it drains, a pre_demote hook has not answered yet",
+        "seal",
+        "wait for it, in its limit",
+    ),
     ("postgres is writable", "seal", "stop: fast where it drains, else immediate"),
     ("standby with an upstream", "seal", "configure without upstream, wait for the three signs"),
     ("standby whose signs do not come", "seal", "stop (immediate), start as a standby"),
@@ -153,6 +158,11 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
     ("empty data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),
+    (
+        "sealed standby, a pre_promote hook has not answered yet, or refuses",
+        "primary",
+        "wait for it, in its limit; ask again after a while",
+    ),
     ("sealed standby", "primary", "promote onto the reserved timeline, confirm promotion"),
     ("promoted, stopped, lease held", "primary", "start as the primary"),
     (

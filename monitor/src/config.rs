@@ -1,6 +1,7 @@
 //! What the monitor can be told, by flag, environment or file (in that order), and the one conversion
 //! into a configuration that has been checked.
 
+use hooks::Hook;
 use serde::Deserialize;
 use shared::settings::Settings;
 use sqlx::postgres::PgConnectOptions;
@@ -50,6 +51,13 @@ pub struct Options {
     /// The user of the own Postgres, when the monitor runs as root [default: postgres]
     #[arg(long, env = "PGTANDEM_RUN_AS", value_name = "USER")]
     pub run_as: Option<String>,
+    /// Runs a command, or posts to an http:// or https:// URL, for each event of this kind, or of `any`. May be given
+    /// several times; in the environment one a line, in the file as a list. A command runs as the monitor's user and
+    /// without a shell
+    #[arg(long, env = "PGTANDEM_HOOK", value_name = "KIND=COMMAND|URL", value_delimiter = '\n')]
+    #[arg(hide_env_values = true)]
+    #[serde(deserialize_with = "hooks::hook::one_or_many")]
+    pub hook: Option<Vec<String>>,
     /// How the first formation is set up
     #[command(flatten)]
     #[serde(flatten)]
@@ -127,6 +135,8 @@ pub struct Config {
     pub database: Database,
     /// Of the first formation.
     pub settings: Settings,
+    /// What the operator wants to be told of the history.
+    pub hooks: Vec<Hook>,
     /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
     pub protocol: u32,
     /// Everything was lost: the formations are made of what their keepers bring.
@@ -176,6 +186,7 @@ impl Options {
             database_url: self.database_url.or(file.database_url),
             bin_dir: self.bin_dir.or(file.bin_dir),
             run_as: self.run_as.or(file.run_as),
+            hook: self.hook.or(file.hook),
             log_format: self.log_format.or(file.log_format),
             timers: TimerOptions {
                 node_timeout: timers.node_timeout.or(other.node_timeout),
@@ -204,7 +215,9 @@ impl Options {
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
         let protocol = shared::PROTOCOL;
-        Ok(Config { data_dir, listen, monitors, database, settings, protocol, adopt: false })
+        let hooks = Hook::parse_all(&self.hook.unwrap_or_default(), &crate::hooks::KINDS)
+            .map_err(|error| ConfigError::Value(error.to_string()))?;
+        Ok(Config { data_dir, listen, monitors, database, settings, hooks, protocol, adopt: false })
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod group;
+pub mod hooks;
 pub mod http;
 pub mod lock;
 pub mod logging;

@@ -129,6 +129,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             Database::External(_) => "external".to_owned(),
         },
         stopping: stopping.clone(),
+        hooks: config.hooks.clone(),
     }));
     let mut server = tokio::spawn(serve(listener, Arc::clone(&service), stopping));
     let embedded = tokio::select! {

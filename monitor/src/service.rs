@@ -5,12 +5,14 @@
 
 use crate::clock;
 use crate::group::{Context, Group};
+use crate::hooks::Teller;
 use crate::http::{not_found, store_failed, unavailable};
 use crate::metrics::Metrics;
 use crate::secret;
 use crate::store::{Store, StoreError};
 use crate::trace::Trace;
 use fsm::group::Record;
+use hooks::Hook;
 use postgres::embedded::Embedded;
 use shared::Timestamp;
 use shared::api::{
@@ -43,6 +45,8 @@ pub struct Identity {
     pub storage: String,
     /// Becomes true when the process ends.
     pub stopping: watch::Receiver<bool>,
+    /// What the operator wants to be told of the history.
+    pub hooks: Vec<Hook>,
 }
 
 /// The monitor.
@@ -271,6 +275,16 @@ impl Service {
         };
         let formation = record.formation.clone();
         let group = Group::start(record, context);
+        for hook in &self.identity.hooks {
+            let teller = Teller {
+                hook: hook.clone(),
+                formation: formation.clone(),
+                store: store.clone(),
+                watched: group.watch(),
+                stopping: self.identity.stopping.clone(),
+            };
+            drop(tokio::spawn(teller.run()));
+        }
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(formation, group);
     }
 }

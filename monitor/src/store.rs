@@ -7,6 +7,7 @@
 
 mod events;
 mod formations;
+mod hooks;
 mod tokens;
 
 pub use formations::Stored;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::fmt;
 
 /// The newest migration of the monitor's schema.
-pub const SCHEMA: i64 = 1;
+pub const SCHEMA: i64 = 2;
 
 /// A program and what it speaks.
 #[derive(Clone, Copy, Debug, Serialize)]

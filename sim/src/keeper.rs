@@ -4,6 +4,7 @@ use crate::machine::{Frozen, Job, Keeper, Machine, ServerMemory};
 use crate::node::{apply, begin_copy, finish_copy};
 use crate::world::{Message, Mutation, World};
 use fsm::Millis;
+use fsm::node::consent::Asked;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
 use fsm::node::standby::stray;
@@ -47,6 +48,8 @@ impl World {
         if matches!(mutation, Mutation::IgnoresOrders | Mutation::SaysDone) {
             machine.view.due = None;
         }
+        self.ask_hook(id, now);
+        let machine = self.machines.get(id)?;
         let plan = if copying {
             Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
         } else {
@@ -403,6 +406,12 @@ impl World {
 }
 
 impl Keeper {
+    /// Why it is not to be promoted now, as long as the refusal counts.
+    fn vetoes(&self, now: u64) -> Option<String> {
+        let said = self.hook.filter(|hook| hook.said == Asked::Refused && now < hook.until)?;
+        Some(format!("not in epoch {}", said.about.1))
+    }
+
     fn holds(&self, in_force: Option<&Spec>, lease_ms: u64, now: u64) -> bool {
         self.tenure.until(in_force, lease_ms).is_none_or(|until| Millis(now) < until)
     }
@@ -559,7 +568,7 @@ impl Machine {
             catalogue: None,
             offer: None,
             done: self.done,
-            vetoes: None,
+            vetoes: keeper.vetoes(now),
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
             archive: None,
             cascades: true,

@@ -22,6 +22,7 @@ pub mod walk;
 pub mod world;
 
 mod faults;
+mod hook;
 mod mutation;
 mod reload;
 mod replication;

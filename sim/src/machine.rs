@@ -4,6 +4,7 @@ use crate::log::Log;
 use crate::node::{self, empty_view};
 use crate::part::Part;
 use fsm::Millis;
+use fsm::node::consent::{Asked, Coming};
 use fsm::node::lease::Tenure;
 use fsm::node::view::Persisted;
 use fsm::node::{Data, LocalView, Process};
@@ -172,6 +173,19 @@ pub struct Keeper {
     pub down_since: Option<Millis>,
     /// Since when it has been asked to stop.
     pub leaving_since: Option<u64>,
+    /// What the hook said that was asked last.
+    pub hook: Option<HookSaid>,
+}
+
+/// What has come of asking a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HookSaid {
+    /// About which change, of which epoch.
+    pub about: (Coming, Epoch),
+    /// What it said.
+    pub said: Asked,
+    /// For how long that counts, where it is a refusal.
+    pub until: u64,
 }
 
 /// What a running Postgres has in memory.
@@ -323,6 +337,7 @@ impl Machine {
             silent_since: None,
             down_since: None,
             leaving_since: None,
+            hook: None,
         });
         self.claim_lease(now);
         // A new keeper begins again with the signs of what the file says.

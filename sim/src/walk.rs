@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 /// What a walk is made of.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent things that can go wrong")]
 pub struct Walk {
     /// How many nodes a group begins with.
     pub nodes: u64,
@@ -32,6 +33,8 @@ pub struct Walk {
     pub mix: Mix,
     /// The processes of a Postgres pick up a new sync spec at different moments.
     pub lags: bool,
+    /// Hooks before changes of the role take their time, and refuse promotions.
+    pub hooks: bool,
     /// Messages are lost, and arrive late.
     pub loses_messages: bool,
     /// Whether the groups have to converge in the end.
@@ -101,6 +104,7 @@ impl Walk {
             calm: 70,
             mix: EVERYTHING,
             lags: true,
+            hooks: true,
             loses_messages: true,
             heals: true,
             mutation: Mutation::None,
@@ -183,6 +187,7 @@ impl Walk {
             world.keeps = keeps;
             world.set_clocks();
             world.lags = self.lags;
+            world.hooks = self.hooks;
             world
         });
         Course { worlds: worlds.collect(), disturbed: Vec::new() }

@@ -47,6 +47,7 @@ pub enum Message {
 
 /// Everything.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a simulated world")]
 pub struct World {
     /// Milliseconds.
     pub now: u64,
@@ -72,6 +73,8 @@ pub struct World {
     pub disk_lost: bool,
     /// The processes of a Postgres pick up a new sync spec one after the other.
     pub lags: bool,
+    /// Hooks before changes of the role take their time, and refuse promotions.
+    pub hooks: bool,
     /// The monitor's clock.
     pub clock: Clock,
     /// Since when the monitor's process stands still, on its clock.
@@ -108,6 +111,7 @@ impl World {
             faulty: false,
             disk_lost: false,
             lags: false,
+            hooks: false,
             clock: Clock::default(),
             frozen_since: None,
             fenced: BTreeMap::new(),

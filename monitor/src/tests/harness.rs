@@ -80,6 +80,7 @@ impl Monitor {
             monitors: vec!["http://monitor:7432".to_owned()],
             storage: "embedded".to_owned(),
             stopping,
+            hooks: Vec::new(),
         }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

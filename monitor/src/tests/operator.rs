@@ -175,7 +175,10 @@ async fn every_page_is_there() {
     let monitor = Monitor::start(database.store()).await;
     monitor.join("one").await;
     let (status, ready) = monitor.get("/readyz").await;
-    assert_eq!((status, &ready["schema_version"]), (StatusCode::OK, &json!(1)));
+    assert_eq!(
+        (status, &ready["schema_version"]),
+        (StatusCode::OK, &json!(shared::version::SCHEMA))
+    );
     for path in ["/healthz", "/metrics", "/", "/v1/rules", "/v1/openapi.json"] {
         assert_eq!(monitor.get(path).await.0, StatusCode::OK, "{path}");
     }

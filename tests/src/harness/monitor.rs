@@ -32,6 +32,7 @@ pub struct Monitor {
     http: reqwest::Client,
     build: Mutex<Build>,
     process: Mutex<Option<Daemon>>,
+    arguments: Mutex<Vec<String>>,
 }
 
 impl Monitor {
@@ -47,6 +48,7 @@ impl Monitor {
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
             build: Mutex::default(),
             process: Mutex::new(None),
+            arguments: Mutex::default(),
         })
     }
 
@@ -91,6 +93,12 @@ impl Monitor {
         *self.build.lock().unwrap_or_else(PoisonError::into_inner) = build;
     }
 
+    /// From its next start on it is given these arguments, too.
+    pub fn takes(&self, arguments: &[String]) {
+        let mut taken = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.extend_from_slice(arguments);
+    }
+
     /// Starts it.
     pub fn start(&self) -> Result<()> {
         self.start_as(self.command()?)
@@ -121,6 +129,7 @@ impl Monitor {
         let mut command = build.command("pgtandem-monitor")?;
         command.arg("run").arg("--data-dir").arg(data_dir);
         command.arg("--listen").arg(self.address().to_string());
+        command.args(&*self.arguments.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(trace) = &self.trace {
             command.env(TRACE, trace);
         }

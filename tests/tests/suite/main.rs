@@ -21,6 +21,7 @@ mod first_hour;
 mod formations;
 mod frozen;
 mod haproxy;
+mod hooks;
 mod hosts;
 mod judgement;
 mod kills;

@@ -1,0 +1,143 @@
+//! Hooks on the history of formations: a task for each hook and formation, with a durable cursor.
+//!
+//! Events are durable, numbered and without gaps already, so that a cursor is all that has to be remembered: each event
+//! is told at least once and in order, and the cursor moves on only when it has been taken. Nothing waits for a hook:
+//! it follows the history like anybody else who reads it.
+
+use crate::group::Watched;
+use crate::store::{Store, StoreError};
+use hooks::{Hook, Notice, Outcome, queue};
+use serde_json::{Map, Value};
+use shared::event::Event;
+use shared::ids::FormationId;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What a hook may be for: a kind of event, or any.
+pub const KINDS: [&str; 10] = [
+    ANY,
+    "monitor",
+    "node",
+    "node_state",
+    "operation",
+    "paused",
+    "phase",
+    "postgres_setting",
+    "setting",
+    "sync",
+];
+/// All kinds.
+const ANY: &str = "any";
+/// How long a hook may take: nothing waits for it, but one that hangs hears nothing further.
+pub const LIMIT: Duration = Duration::from_secs(10);
+/// How many events are read at once.
+const BATCH: u32 = 100;
+/// How long to wait after the database has failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells one hook the history of one formation.
+#[derive(Debug)]
+pub struct Teller {
+    /// The hook.
+    pub hook: Hook,
+    /// The formation.
+    pub formation: FormationId,
+    /// The database.
+    pub store: Store,
+    /// Says when there is more to tell; ends with the formation.
+    pub watched: watch::Receiver<Watched>,
+    /// Becomes true when the process ends.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Teller {
+    /// Tells until the formation or the process ends.
+    pub async fn run(mut self) {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+            () = self.tell() => {}
+        }
+    }
+
+    async fn tell(&mut self) {
+        let newest = self.watched.borrow().newest_event;
+        let mut told = loop {
+            match self.store.hook_cursor(&self.formation, self.hook.key(), newest).await {
+                Ok(told) => break told,
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        };
+        loop {
+            if self.watched.wait_for(|watched| watched.newest_event > told).await.is_err() {
+                return;
+            }
+            match self.store.events_after(&self.formation, told, BATCH).await {
+                Ok(events) if events.is_empty() => tokio::time::sleep(PAUSE).await,
+                Ok(events) => {
+                    for event in events {
+                        told = event.id;
+                        if self.wants(&event) {
+                            self.deliver(&event).await;
+                            self.remember(told).await;
+                        }
+                    }
+                    // Of those that nobody wanted, too.
+                    self.remember(told).await;
+                }
+                Err(error) => self.wait_for_store(&error).await,
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        self.hook.event == ANY || self.hook.event == event.kind
+    }
+
+    /// Again and again, until it is taken.
+    async fn deliver(&self, event: &Event) {
+        let notice = notice(event);
+        let (hook, id) = (&self.hook, &notice.id);
+        let mut failures = 0;
+        loop {
+            let attempt = Map::from_iter([("attempt".to_owned(), Value::from(failures + 1))]);
+            let why = match hooks::run(hook, &notice.object(&attempt), LIMIT).await {
+                Outcome::Done => return,
+                Outcome::Refused(why) | Outcome::Failed(why) => why,
+                Outcome::TimedOut => "it has not ended in time and was killed".to_owned(),
+            };
+            failures += 1;
+            let pause = queue::pause(failures);
+            tracing::warn!(
+                formation.id = %self.formation,
+                event.id = %id,
+                "{hook}: event {id} is not delivered, next attempt in {} s: {why}",
+                pause.as_secs()
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn remember(&self, told: u64) {
+        while let Err(error) =
+            self.store.move_hook_cursor(&self.formation, self.hook.key(), told).await
+        {
+            self.wait_for_store(&error).await;
+        }
+    }
+
+    async fn wait_for_store(&self, error: &StoreError) {
+        tracing::warn!(formation.id = %self.formation, "the hook {} waits: {error}", self.hook);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// An event as a hook is told it: as `pgtandem events --json` shows it.
+fn notice(event: &Event) -> Notice {
+    let facts = match serde_json::to_value(event) {
+        Ok(Value::Object(facts)) => facts,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    let id = format!("{}-{}", event.formation, event.id);
+    Notice { id, event: event.kind.clone(), facts }
+}
