@@ -3,11 +3,12 @@
 
 mod describe;
 
+use crate::archive;
 use crate::attachment::Attachment;
 use crate::backoff::is_heavy;
 use crate::clock;
 use crate::guard::{Duty, Right};
-use crate::hooks::Desk;
+use crate::hooks;
 use crate::link::{Heard, flushed, is_news};
 use crate::local::{Circumstances, Look};
 use crate::node::Node;
@@ -97,7 +98,9 @@ pub struct Agent {
     /// Marked when Postgres is to read its configuration again.
     pub reload: watch::Receiver<()>,
     /// To the operator's hooks.
-    pub hooks: Desk,
+    pub hooks: hooks::Desk,
+    /// Where WAL is archived.
+    pub archive: Option<archive::Desk>,
 }
 
 impl Agent {
@@ -120,6 +123,9 @@ impl Agent {
                 self.claim_lease();
             }
             self.note_proofs(&look);
+            if let Some(archive) = &self.archive {
+                archive.show(&self.node, &look, self.spec_in_force());
+            }
             let plan = if rebuilding {
                 Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
             } else {
@@ -420,6 +426,9 @@ impl Agent {
         }
         let wants_catalogue = self.wants_catalogue();
         self.node.look_after_settings(wants_catalogue).await;
+        if self.archive.as_mut().is_some_and(|archive| archive.is_due(clock::now())) {
+            self.node.look_after_archiving().await;
+        }
         if let Err(error) = self.node.restart_if_stuck().await {
             tracing::warn!("postgres cannot be restarted: {}", error.in_full());
         }

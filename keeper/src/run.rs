@@ -2,6 +2,7 @@
 
 use crate::address;
 use crate::agent::{Agent, Ended, Ending};
+use crate::archive::Opened;
 use crate::attachment::{self, Attachment};
 use crate::cli::failure;
 use crate::config::Config;
@@ -133,7 +134,10 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     node.watchdog = watchdog;
     request.identity = Some(identity);
     request.passwords.clone_from(&node.state.passwords);
-    Ok(Box::pin(supervise(node, (client, request), listener, attachment, until)).await)
+    let archive = Opened::new(&node.config, &node.instance)
+        .map_err(|error| failure(2, "archive", error.to_string()))?;
+    let doors = Doors { listener, archive };
+    Ok(Box::pin(supervise(node, (client, request), doors, attachment, until)).await)
 }
 
 /// The keeper ended between leaving and having destroyed all that it was told to.
@@ -368,10 +372,16 @@ async fn join_patiently(
     }
 }
 
+/// Where others come to the keeper.
+struct Doors {
+    listener: TcpListener,
+    archive: Option<Opened>,
+}
+
 async fn supervise(
     node: Node,
     (client, join): (Client, JoinRequest),
-    listener: TcpListener,
+    doors: Doors,
     attachment: Attachment,
     until: Until,
 ) -> ExitCode {
@@ -391,6 +401,7 @@ async fn supervise(
     let hooks = Desk::open(&node, right.fences());
     let last_moments = hooks.last_moments();
     let how = ending.subscribe();
+    let archive = doors.archive.map(|it| it.serve(&node, heard.subscribe(), right.clone()));
     let agent = Agent {
         node,
         heard: heard.subscribe(),
@@ -409,8 +420,9 @@ async fn supervise(
         line: Line::open(),
         reload: reload.subscribe(),
         hooks,
+        archive,
     };
-    tokio::spawn(answer_balancers(listener, Rest::of(&agent, health.subscribe())));
+    tokio::spawn(answer_balancers(doors.listener, Rest::of(&agent, health.subscribe())));
     let link = Link {
         client,
         identity,

@@ -16,6 +16,7 @@ pub mod operator;
 pub mod place;
 pub mod ports;
 pub mod process;
+pub mod repository;
 pub mod roles;
 pub mod sandbox;
 pub mod scratch;

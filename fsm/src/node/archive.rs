@@ -11,8 +11,12 @@ use shared::goal::Goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId, TimelineId};
 use shared::lsn::Lsn;
-use shared::report::Archived;
+use shared::report::{ArchiveView, Archived};
 use shared::spec::Spec;
+
+/// For how long files may wait before a person is told. An archive that fails says so at once; this is for
+/// one that does not come to its end, and for standbys, which wait for their primary.
+const LATE_MS: u64 = 5 * 60 * 1000;
 
 /// A file of `pg_wal`, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub struct Stretch {
 
 impl WalFile {
     /// What a name stands for, with segments of so many bytes (`XLogFromFileName` in PostgreSQL's
-    /// xlog_internal.h); `None` for anything else.
+    /// `xlog_internal.h`); `None` for anything else.
     pub fn parse(name: &str, segment_size: u64) -> Option<Self> {
         if let Some(timeline) = name.strip_suffix(".history") {
             return Some(Self::History(TimelineId(hex(timeline, 8)?)));
@@ -65,7 +69,7 @@ impl Stretch {
         let in_segment = u64::from(low).checked_mul(segment_size)?;
         // The lower half counts segments of 4 GB.
         let start = (u64::from(high) << 32).checked_add(in_segment)?;
-        (segment_size > 0 && in_segment <= u64::from(u32::MAX)).then_some(())?;
+        u32::try_from(in_segment).ok().filter(|_| segment_size > 0)?;
         let end = Lsn(start.checked_add(segment_size)?);
         Some(Self { timeline, start: Lsn(start), end })
     }
@@ -321,6 +325,19 @@ fn is_stored(lineage: &Lineage, archived: Archived, timeline: TimelineId, end: L
         Standing::Ours | Standing::Before => true,
         Standing::Beyond | Standing::Unknown => false,
     }
+}
+
+/// Whether nothing is missing between what is stored and this segment: it is the next one, or of what is
+/// stored already.
+pub fn is_after(lineage: &Lineage, archived: Archived, segment: Stretch) -> bool {
+    let Some(last) = archived.segment else { return true };
+    // The first segment of a timeline has the end of the one before it as well.
+    segment.start <= last.end || is_stored(lineage, archived, segment.timeline, segment.end)
+}
+
+/// Whether a person should know that files wait.
+pub fn is_late(view: &ArchiveView) -> bool {
+    view.oldest_ms.is_some_and(|ms| ms >= LATE_MS)
 }
 
 fn is_history_stored(lineage: &Lineage, archived: Archived, timeline: TimelineId) -> bool {

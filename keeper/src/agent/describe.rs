@@ -2,6 +2,8 @@
 //! who hears of them, and when, is the agent's and the link's.
 
 use super::Agent;
+use crate::archive::Desk;
+use crate::archive::gate::Condition;
 use crate::clock;
 use crate::local::Look;
 use crate::watchdog::Watchdog;
@@ -38,6 +40,8 @@ impl Agent {
         }
         warnings.extend(self.hooks.warning());
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
+        let archive = self.archive.as_ref().map(Desk::condition);
+        warnings.extend(archive.iter().flat_map(Condition::warnings));
         Report {
             protocol: self.node.config.protocol,
             keeper: String::new(),
@@ -60,7 +64,7 @@ impl Agent {
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             vetoes: self.hooks.vetoes(),
-            archive: None,
+            archive: archive.map(|condition| condition.view()),
             cascades: true,
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
