@@ -124,7 +124,7 @@ impl Agent {
             }
             self.note_proofs(&look);
             if let Some(archive) = &self.archive {
-                archive.show(&self.node, &look, self.spec_in_force());
+                archive.show(&self.node, &look, self.spec_in_force(&look));
             }
             let plan = if rebuilding {
                 Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }

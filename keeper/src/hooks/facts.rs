@@ -5,7 +5,7 @@ use fsm::node::view::Persisted;
 use fsm::node::{LocalView, Process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use shared::goal::{Goal, Member, Upstream};
+use shared::goal::Member;
 use shared::ids::{Epoch, NodeId};
 
 /// What a node is to its clients.
@@ -86,16 +86,8 @@ impl Facts {
             (Process::Starting | Process::Running, Some(_)) if promoted => Role::Primary,
             (Process::Starting | Process::Running, Some(_) | None) => before.role,
         };
-        let primary = match &assignment.goal {
-            _ if role == Role::Primary => Some(id),
-            Goal::Follow { upstream: Upstream::Primary { node } } => Some(*node),
-            Goal::Primary { .. }
-            | Goal::Wait
-            | Goal::Seal { .. }
-            | Goal::FastForward { .. }
-            | Goal::Maintenance
-            | Goal::Dropped => None,
-        };
+        let own = (role == Role::Primary).then_some(id);
+        let primary = own.or(assignment.goal.primary());
         let peer = |id: NodeId| assignment.member(id).map(Peer::from);
         Self {
             role,

@@ -11,7 +11,7 @@ use shared::api::JoinRequest;
 use shared::goal::{Assignment, Goal, Upstream};
 use shared::ids::{Epoch, Gen, GroupId, NodeId};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Data, PostgresView, Report};
+use shared::report::{Answer, Archived, Data, PostgresView, Report};
 use shared::settings::Settings;
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -65,6 +65,7 @@ fn moment(goal: Goal, goal_state: NodeState, postgres: PostgresView) -> Result<M
         sync_members: vec![OWN],
         monitors: Vec::new(),
         wants_catalogue: false,
+        archived: Archived::default(),
     };
     let heard = Heard { answer: Some(answer), at: Some(NOW), ..Heard::default() };
     let report = Report { state: goal_state, postgres, ..Report::of_new_node("") };
