@@ -42,8 +42,10 @@ while pause; do
     id=$((id + 1))
     ended=$((second * 1000000 + micros))
     outcome=acknowledged
-    # Which of them was not waited for is not said.
-    [[ "$errors" == *'synchronous replication'* ]] && outcome=unknown
+    # It does not say which of them.
+    if [[ "$errors" == *'synchronous replication'* ]]; then
+      outcome='unknown committed there, but not waited for'
+    fi
     echo "$((ended - took)) $ended $id $outcome"
     began=$ended
   done < <(cat "$work"/log.* 2>/dev/null)

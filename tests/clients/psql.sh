@@ -30,7 +30,7 @@ while pause; do
   errors=$(run "insert into client_rows (client, id) values ('psql', $id)" 2>&1)
   code=$?
   case "$code:$errors" in
-    0:*WARNING:*) say unknown "$id" "$errors" ;; # committed there, but not waited for
+    0:*'synchronous replication'*) say unknown "$id" 'committed there, but not waited for' ;;
     0:*) say acknowledged "$id" '' ;;
     *'connection to server at'*failed* | *'could not connect'*) say unreachable "$id" "$errors" ;;
     1:*ERROR:*) say refused "$id" "$errors" ;;

@@ -36,7 +36,8 @@ class Writer:
 
     def connect(self):
         self.connection = psycopg.connect(self.uri, autocommit=True)
-        self.connection.add_notice_handler(self.warnings.append)
+        # What a notice says can only be read in here.
+        self.connection.add_notice_handler(lambda n: self.warnings.append(n.message_primary))
 
     def give_up(self):
         """Whatever went wrong, the next attempt looks for the primary anew."""
@@ -60,7 +61,7 @@ class Writer:
             say(began, number, "unknown" if lost else "refused", error)
             self.give_up()
             return
-        if any("synchronous replication" in str(w.message_primary) for w in self.warnings):
+        if any("synchronous replication" in warning for warning in self.warnings):
             say(began, number, "unknown", "committed there, but not waited for")
         else:
             say(began, number, "acknowledged")

@@ -92,6 +92,13 @@ impl Account {
         self.0.iter().filter(|attempt| attempt.outcome == Outcome::Acknowledged)
     }
 
+    /// Whether it was told of a commit that the server did not wait for.
+    pub fn was_warned(&self) -> bool {
+        let warned =
+            |a: &Attempt| a.outcome == Outcome::Unknown && a.why.contains("not waited for");
+        self.0.iter().any(warned)
+    }
+
     /// The newest one, for a message.
     pub fn last(&self) -> String {
         self.0.last().map_or_else(|| "nothing yet".to_owned(), |attempt| format!("{attempt:?}"))
@@ -187,6 +194,7 @@ mod tests {
         assert_eq!(account.attempts().len(), 5);
         assert_eq!(account.acknowledged().map(|attempt| attempt.id).collect::<Vec<_>>(), [1, 5]);
         assert_eq!(account.attempts()[1].why, "connection lost");
+        assert!(!account.was_warned());
         assert_eq!(Account::read("half").unwrap(), Account::default());
         assert!(Account::read("1 2 3 perhaps\n").is_err());
         assert!(Account::read("1 2\n").is_err());

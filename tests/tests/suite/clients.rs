@@ -9,8 +9,9 @@ use tests::clients::account::{Account, now};
 use tests::clients::{ALL, Client, Clients, finds, rows, uris};
 use tests::harness::Cluster;
 use tests::harness::sandbox::give_to_postgres;
+use tests::harness::wait::{DEADLINE, eventually};
 
-/// What each was told is true, and whoever lost its server noticed.
+/// What each was told is true, whoever lost its server noticed, and a warning is not taken for success.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn find_the_new_primary() -> Result<()> {
     let cluster = Cluster::start(3).await?;
@@ -19,6 +20,7 @@ async fn find_the_new_primary() -> Result<()> {
         standbys.push((client, uris(&cluster, client, &["--role", "standby"]).await?));
     }
     let clients = Clients::start(&cluster).await?;
+    waits_are_cancelled(&cluster, &clients).await?;
 
     let old = cluster.primary().await?;
     let fault = now()?;
@@ -47,6 +49,40 @@ async fn find_the_new_primary() -> Result<()> {
     let accounts = clients.finish().await?;
     are_true(&cluster, &accounts).await?;
     cluster.judge().without_workload().await
+}
+
+/// Somebody cancels commits that wait for a standby: the server says COMMIT after a warning. sqlx tells its
+/// program nothing of it.
+async fn waits_are_cancelled(cluster: &Cluster, clients: &Clients) -> Result<()> {
+    const WAIT: &str = "from pg_stat_activity \
+        where wait_event = 'SyncRep' and query like 'insert into client_rows%'";
+    let standbys = cluster.standbys().await?;
+    let sql = cluster.primary().await?.sql().await?;
+    standbys.iter().try_for_each(|standby| standby.freeze_postgres())?;
+    let all_wait = eventually("all clients to wait for a standby", DEADLINE, async || {
+        let count: i64 = sql.value(&format!("select count(*) {WAIT}"), &[]).await?;
+        Ok(if usize::try_from(count)? == ALL.len() { Ok(()) } else { Err(format!("{count} wait")) })
+    });
+    all_wait.await?;
+    let since: String = sql.value("select clock_timestamp()::text", &[]).await?;
+    sql.column::<bool>(&format!("select pg_cancel_backend(pid) {WAIT}")).await?;
+    // A standby that goes on too soon confirms what was to be cancelled.
+    let old = format!("select count(*) {WAIT} and query_start < '{since}'");
+    eventually("all waits to be over", DEADLINE, async || {
+        let count: i64 = sql.value(&old, &[]).await?;
+        Ok(if count == 0 { Ok(()) } else { Err(format!("{count} wait")) })
+    })
+    .await?;
+    for standby in standbys {
+        standby.thaw_postgres();
+    }
+    clients.go_on().await?;
+    for (client, account) in clients.accounts()? {
+        let is_told = client != Client::Sqlx;
+        ensure!(account.was_warned() == is_told, "{}: {}", client.name(), account.last());
+    }
+    cluster.settled().await?;
+    Ok(())
 }
 
 /// Certificates are looked for where the string says, and those of somebody else are not believed. The two in
