@@ -5,7 +5,7 @@ use super::moment::{Behind, Moment};
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use shared::goal::{Goal, Member};
+use shared::goal::{Goal, Member, Upstream};
 use shared::ids::NodeId;
 use shared::report::{Replica, Report};
 use std::fmt::Display;
@@ -85,12 +85,12 @@ pub(super) fn cluster(moment: &Moment) -> Response {
 fn primary(moment: &Moment) -> Option<NodeId> {
     match &moment.assignment()?.goal {
         Goal::Primary { .. } => Some(moment.id),
-        goal @ (Goal::Wait
-        | Goal::Follow { .. }
+        Goal::Follow { upstream: Upstream::Primary { node } } => Some(*node),
+        Goal::Wait
         | Goal::Seal { .. }
         | Goal::FastForward { .. }
         | Goal::Maintenance
-        | Goal::Dropped) => goal.upstream(),
+        | Goal::Dropped => None,
     }
 }
 
