@@ -295,13 +295,14 @@ impl Agent {
 
     /// The epoch whose promotion was verified here, of a primary that is to be one still and whose server
     /// has said that it is ready. Not on a lease that it has only claimed: it may have been replaced, and
-    /// nobody should be sent to it before it has proved that it was not.
+    /// nobody should be sent to it before the monitor or its standbys have proved that it was not.
     fn reign(&self, look: &Look) -> Option<Epoch> {
         let persisted = self.node.persisted()?;
         let is_ready = look.view.is_primary() && look.view.process == Process::Running;
         let wanted = matches!(persisted.assignment.goal, Goal::Primary { .. });
         let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
-        let is_certain = !self.node.state.claimed && persisted.sealed.is_none();
+        let is_proven = !self.node.state.claimed || self.right.is_proven();
+        let is_certain = is_proven && persisted.sealed.is_none();
         promoted.filter(|epoch| {
             is_ready && wanted && is_certain && *epoch == persisted.assignment.epoch
         })

@@ -76,6 +76,12 @@ impl Goal {
         }
     }
 
+    /// Whom a node that has this goal takes for the primary: itself, or the one that it follows.
+    pub fn primary_for(&self, own: NodeId) -> Option<NodeId> {
+        let is_own = matches!(self, Self::Primary { .. });
+        is_own.then_some(own).or(self.primary())
+    }
+
     /// The spec of a primary.
     pub fn spec(&self) -> Option<&Spec> {
         match self {

@@ -5,7 +5,7 @@ use super::moment::{Behind, Moment};
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use shared::goal::{Goal, Member};
+use shared::goal::Member;
 use shared::ids::NodeId;
 use shared::report::{Replica, Report};
 use std::fmt::Display;
@@ -83,15 +83,7 @@ pub(super) fn cluster(moment: &Moment) -> Response {
 
 /// Whom the monitor takes for the primary, as far as a node hears of it.
 fn primary(moment: &Moment) -> Option<NodeId> {
-    match &moment.assignment()?.goal {
-        Goal::Primary { .. } => Some(moment.id),
-        goal @ (Goal::Wait
-        | Goal::Follow { .. }
-        | Goal::Seal { .. }
-        | Goal::FastForward { .. }
-        | Goal::Maintenance
-        | Goal::Dropped) => goal.primary(),
-    }
+    moment.assignment()?.goal.primary_for(moment.id)
 }
 
 /// Gauges in the text format of Prometheus.

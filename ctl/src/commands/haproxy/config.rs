@@ -107,6 +107,8 @@ mod tests {
     use shared::settings::Settings;
     use shared::size::Size;
     use shared::state::NodeState;
+    use std::io::Write as _;
+    use std::process::Command;
 
     fn choices() -> Choices {
         Choices {
@@ -134,6 +136,28 @@ mod tests {
         let plan = Plan::new(&status, &Settings::default().timers(), choices).unwrap();
         insta::assert_snapshot!("one_node_by_name", render(&plan));
         assert_eq!(plan.only_asked_locally().count(), 0);
+    }
+
+    /// The real one, of which version there is: with IPv6, with names, wherever it listens.
+    #[test]
+    fn haproxy_itself_accepts_it() {
+        let timers = Settings::default().timers();
+        let mut status = fixture::status();
+        status.nodes[0].host = "localhost".to_owned();
+        status.nodes[1].rest = "[fd00::2]:8008".to_owned();
+        for (rw, ro) in [("*:5000", "[::]:5001"), ("127.0.0.1:5000", "[::1]:5000")] {
+            let (listen_rw, listen_ro) = (rw.parse().unwrap(), ro.parse().unwrap());
+            let stats = Some("localhost:7000".parse().unwrap());
+            let choices = Choices { listen_rw, listen_ro, stats, ..choices() };
+            let text = render(&Plan::new(&status, &timers, choices).unwrap());
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            let mut haproxy = Command::new("/usr/sbin/haproxy");
+            let output = haproxy.arg("-c").arg("-f").arg(file.path()).output();
+            let output = output.expect("`make setup` brings HAProxy");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !said.contains("WARNING"), "{said}\n{text}");
+        }
     }
 
     /// Who is the primary, and how everybody is, changes no byte.

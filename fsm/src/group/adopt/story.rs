@@ -38,9 +38,7 @@ impl Voice<'_> {
 
     /// Whom it takes for the primary of its epoch.
     fn chooses(&self) -> Option<NodeId> {
-        let goal = &self.offer.assignment.goal;
-        let own = matches!(goal, Goal::Primary { .. }).then_some(self.id);
-        own.or(goal.primary())
+        self.offer.assignment.goal.primary_for(self.id)
     }
 }
 
