@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a keeper observed and what holds on its node. Facts only; the monitor decides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct Report {
     /// [`crate::PROTOCOL`] of the sender.
     pub protocol: u32,
@@ -74,6 +75,10 @@ pub struct Report {
     /// not say it.
     #[serde(default)]
     pub cascades: bool,
+    /// It is told to follow a standby, and needs what only the primary has: WAL that the standby lacks, a copy,
+    /// a rewind.
+    #[serde(default)]
+    pub needs_primary: bool,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -119,6 +124,7 @@ impl Report {
             done: Orders::default(),
             stray: None,
             cascades: true,
+            needs_primary: false,
         }
     }
 }

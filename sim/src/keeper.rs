@@ -6,7 +6,7 @@ use crate::world::{Message, Mutation, World};
 use fsm::Millis;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::standby::stray;
+use fsm::node::standby::{needs_primary, stray};
 use fsm::node::view::{Due, Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
@@ -562,6 +562,7 @@ impl Machine {
             done: self.done,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
             cascades: true,
+            needs_primary: needs_primary(plan),
         })
     }
 

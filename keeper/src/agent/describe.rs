@@ -7,7 +7,7 @@ use crate::local::Look;
 use crate::watchdog::Watchdog;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::standby::stray;
+use fsm::node::standby::{needs_primary, stray};
 use fsm::node::view::is_failed;
 use fsm::node::{Plan, Sync};
 use postgres::storage::Room;
@@ -59,6 +59,7 @@ impl Agent {
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             cascades: true,
+            needs_primary: needs_primary(plan),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
