@@ -179,6 +179,7 @@ fn back_to_the_primary_at_once() {
     reattached(comes_back(|world, [_, upstream, ..]| report(world, upstream).data = Data::Empty));
     reattached(comes_back(|world, [_, upstream, ..]| report(world, upstream).cascades = false));
     reattached(comes_back(|world, [_, _, node, _]| report(world, node).cascades = false));
+    reattached(comes_back(|world, [_, _, node, _]| report(world, node).needs_primary = true));
     reattached(comes_back(|world, [_, upstream, ..]| {
         world.monitor.record_mut().nodes.get_mut(&upstream).unwrap().dropping = true;
     }));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a keeper observed and what holds on its node. Facts only; the monitor decides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each named where it is used")]
 pub struct Report {
     /// [`crate::PROTOCOL`] of the sender.
     pub protocol: u32,
@@ -80,6 +81,10 @@ pub struct Report {
     /// not say it.
     #[serde(default)]
     pub cascades: bool,
+    /// It is told to follow a standby, and needs what only the primary has: WAL that the standby lacks, a copy,
+    /// a rewind.
+    #[serde(default)]
+    pub needs_primary: bool,
 }
 
 /// What is stored in the archive: PostgreSQL archives history files first, then segments in the order of
@@ -159,6 +164,7 @@ impl Report {
             vetoes: None,
             archive: None,
             cascades: true,
+            needs_primary: false,
         }
     }
 }

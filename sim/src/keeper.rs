@@ -7,7 +7,7 @@ use fsm::Millis;
 use fsm::node::consent::Asked;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::standby::stray;
+use fsm::node::standby::{needs_primary, stray};
 use fsm::node::view::{Due, Lack, Persisted, is_failed};
 use fsm::node::vitals::Vitals;
 use fsm::node::{Data, Plan, Process, Step, Sync, Upstream, plan};
@@ -572,6 +572,7 @@ impl Machine {
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
             archive: None,
             cascades: true,
+            needs_primary: needs_primary(plan),
         })
     }
 

@@ -39,6 +39,8 @@ pub struct Monitor {
     pub blind: Blind,
     /// The record was changed behind its back, or lost.
     pub tampered: bool,
+    /// How often a node was sent to a standby.
+    pub cascaded: usize,
 }
 
 /// An election in which the operator gave something up.
@@ -65,6 +67,7 @@ impl Monitor {
             owed: Owed::default(),
             blind: Blind::default(),
             tampered: false,
+            cascaded: 0,
         }
     }
 
@@ -149,6 +152,7 @@ impl Monitor {
             self.accuse("the record is older than what keepers know".to_owned());
         }
         self.losses.extend(loss(&self.record, &decision));
+        self.cascaded += decision.events.iter().filter(|event| event.rule == "cascaded").count();
         let next = decision.record.clone();
         if let Some(decisions) = &mut self.decisions {
             decisions.push((Record::clone(&self.record), decision));

@@ -64,6 +64,8 @@ pub struct Summary {
     pub rounds: usize,
     /// Things that went wrong.
     pub disturbances: usize,
+    /// How often a node was sent to a standby.
+    pub cascaded: usize,
 }
 
 /// A promise was broken.
@@ -139,13 +141,13 @@ impl Walk {
         let counts = course.worlds.iter().map(|world| world.ledger.counts());
         let (acknowledged, promotions) = counts.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         let disturbances = course.disturbed.len();
-        outcome.map(|rounds| Summary { acknowledged, promotions, rounds, disturbances }).map_err(
-            |(violation, group)| {
-                let trace = course.worlds.get(group).map(World::trace).unwrap_or_default();
-                let disturbed = course.disturbed;
-                Box::new(Failure { seed, violation, trace, disturbed })
-            },
-        )
+        let cascaded = course.worlds.iter().map(|world| world.monitor.cascaded).sum();
+        let summary = |rounds| Summary { acknowledged, promotions, rounds, disturbances, cascaded };
+        outcome.map(summary).map_err(|(violation, group)| {
+            let trace = course.worlds.get(group).map(World::trace).unwrap_or_default();
+            let disturbed = course.disturbed;
+            Box::new(Failure { seed, violation, trace, disturbed })
+        })
     }
 
     /// The same failure with as little going wrong as can be found.

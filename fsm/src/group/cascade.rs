@@ -8,7 +8,7 @@
 
 use super::detector::{Verdict, verdict};
 use super::record::Record;
-use super::sync::is_fit;
+use super::sync::{is_close, is_fit};
 use super::view::View;
 use crate::Millis;
 use shared::ids::NodeId;
@@ -42,7 +42,8 @@ pub(super) fn is_to_cascade(
         && verdict(view, wish, &record.settings.timers(), now) == Verdict::Good
         && verdict(view, id, &record.settings.timers(), now) == Verdict::Good
         && streams_for(view, wish, now) >= Some(patience)
-        && streams_for(view, id, now) >= Some(own_patience);
+        && streams_for(view, id, now) >= Some(own_patience)
+        && is_close(record, view, id);
     (ready && can_be_spared(record, view, id, now)).then_some(wish)
 }
 
@@ -96,6 +97,9 @@ pub(super) fn unfit_downstream(view: &View, id: NodeId) -> Option<&'static str> 
     let report = view.report(id)?;
     if !report.cascades {
         return Some("its keeper is of a version that knows no cascading");
+    }
+    if report.needs_primary {
+        return Some("it needs what only the primary has");
     }
     if report.stray.is_some() {
         return Some("its log is on a timeline that the group has not heard of");

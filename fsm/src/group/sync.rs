@@ -68,16 +68,20 @@ pub(super) fn is_fit(record: &Record, view: &View, id: NodeId, now: Millis) -> b
     let member = record.newest_spec().is_some_and(|spec| spec.standbys.contains(&id));
     match replica(record, view, id) {
         Some(replica) if member => replica.stalled_ms < timers.stall_timeout_ms,
-        Some(replica) => {
-            is_streaming(replica)
-                && replica.stalled_ms < timers.stall_timeout_ms
-                && lag(record, view, replica) <= MAX_LAG_TO_JOIN
-        }
+        Some(_) => is_close(record, view, id),
         None => {
             let absent = evidence.absent_since.unwrap_or(view.phase_since).max(view.phase_since);
             member && now.since(absent) < timers.stall_timeout_ms
         }
     }
+}
+
+/// Whether a standby streams from the primary, close behind it, and goes on doing so.
+pub(super) fn is_close(record: &Record, view: &View, id: NodeId) -> bool {
+    let stall_timeout_ms = record.settings.timers().stall_timeout_ms;
+    replica(record, view, id).is_some_and(|replica| {
+        replica.stalled_ms < stall_timeout_ms && lag(record, view, replica) <= MAX_LAG_TO_JOIN
+    })
 }
 
 /// The primary's row of a standby that streams from its admission slot.
@@ -92,12 +96,15 @@ pub(crate) fn replica<'a>(record: &Record, view: &'a View, id: NodeId) -> Option
 }
 
 /// Whether a node streams from whom it is told to: from the primary by the primary's word, from a standby by its
-/// own.
+/// own, under its present admission.
 pub(crate) fn streams(record: &Record, view: &View, id: NodeId) -> bool {
-    match record.nodes.get(&id).and_then(|node| node.cascade.upstream) {
-        Some(_) => view.report(id).is_some_and(|report| report.streaming),
-        None => replica(record, view, id).is_some(),
-    }
+    let Some(node) = record.nodes.get(&id).filter(|node| node.cascade.upstream.is_some()) else {
+        return replica(record, view, id).is_some();
+    };
+    view.report(id).is_some_and(|report| {
+        let is_present = report.accepted.is_some_and(|a| a.order.ticket >= node.admission);
+        report.streaming && is_present
+    })
 }
 
 fn lag(record: &Record, view: &View, replica: &Replica) -> u64 {

@@ -128,6 +128,11 @@ fn has_left(view: &LocalView, persisted: &Persisted, epoch: Epoch) -> bool {
     !is_known(&persisted.assignment.lineage, history, epoch)
 }
 
+/// Whether a node that is told to follow a standby can do nothing before it is told to follow the primary.
+pub fn needs_primary(plan: &Plan) -> bool {
+    plan.next == Next::Wait(ATTACHMENT)
+}
+
 /// What is told of a log that goes on on a timeline that no epoch owns: an operator may accept it.
 pub fn stray(view: &LocalView, persisted: &Persisted) -> Option<Stray> {
     let history = match (&view.server, &view.data) {

@@ -9,7 +9,7 @@ use crate::local::Look;
 use crate::watchdog::Watchdog;
 use fsm::node::plan::Next;
 use fsm::node::primary::cannot_serve;
-use fsm::node::standby::stray;
+use fsm::node::standby::{needs_primary, stray};
 use fsm::node::view::is_failed;
 use fsm::node::{Plan, Sync};
 use postgres::storage::Room;
@@ -66,6 +66,7 @@ impl Agent {
             vetoes: self.hooks.vetoes(),
             archive: archive.map(|condition| condition.view()),
             cascades: true,
+            needs_primary: needs_primary(plan),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -159,6 +159,7 @@ impl Options {
                 total.sum.acknowledged += summary.acknowledged;
                 total.sum.promotions += summary.promotions;
                 total.sum.disturbances += summary.disturbances;
+                total.sum.cascaded += summary.cascaded;
                 total.sum.rounds = total.sum.rounds.max(summary.rounds);
             }
             Err(failure) => total.failures.push(*failure),
@@ -174,11 +175,12 @@ impl Options {
 #[expect(clippy::print_stdout, reason = "the result")]
 fn show(total: &Total, began: Instant) {
     println!(
-        "{} walks, {} disturbances, {} commits, {} promotions, {} rounds at most to heal, {} failures, {:.1} s",
+        "{} walks, {} disturbances, {} commits, {} promotions, {} moves to a standby, {} rounds at most to heal, {} failures, {:.1} s",
         total.walks,
         total.sum.disturbances,
         total.sum.acknowledged,
         total.sum.promotions,
+        total.sum.cascaded,
         total.sum.rounds,
         total.failures.len(),
         began.elapsed().as_secs_f64()

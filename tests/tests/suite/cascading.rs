@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use shared::api::{NodeStatus, Status};
 use tests::harness::cluster::node_of;
+use tests::harness::wait::{DEADLINE, eventually};
 use tests::harness::{Cluster, Node};
 
 /// Who is who, while the first primary serves.
@@ -38,8 +39,12 @@ async fn comes_to(cluster: &Cluster, node: &Node, upstream: &Node) -> Result<Sta
     ensure!(streams_from(shown, upstream), "{shown:?}");
     let sql = upstream.sql().await?;
     let name = shown.application_name.clone();
-    let rows: i64 = sql.value(WALSENDERS, &[&name]).await?;
-    ensure!(rows == 1, "{} has {rows} walsenders of {name}", upstream.name());
+    eventually("its walsender", DEADLINE, async || {
+        let rows: i64 = sql.value(WALSENDERS, &[&name]).await?;
+        let told = || format!("{} has {rows} walsenders of {name}", upstream.name());
+        Ok(if rows == 1 { Ok(()) } else { Err(told()) })
+    })
+    .await?;
     Ok(status)
 }
 

@@ -86,7 +86,8 @@ fn reason(context: &Context<'_>, (id, node): (NodeId, &Node), upstream: NodeId) 
         return Some(Reason::plain("it is to be copied anew"));
     }
     if let Some(why) = unfit_downstream(view, id) {
-        return Some(Reason::plain(why));
+        let detour = view.report(id).is_some_and(|report| report.needs_primary);
+        return Some(Reason { text: why.to_owned(), detour });
     }
     let too_long = |id| idle_for(view, id, now).filter(|ms| *ms >= timers.node_timeout_ms);
     if let Some(ms) = too_long(upstream) {
