@@ -128,7 +128,9 @@ async fn gate(node: &Node, arguments: &[&str]) -> Result<Option<i32>> {
     if let Some((uid, gid)) = postgres_user()? {
         command.uid(uid).gid(gid);
     }
-    Ok(command.output().await?.status.code())
+    let output = command.output().await?;
+    eprintln!("{arguments:?}: {output:?}");
+    Ok(output.status.code())
 }
 
 async fn archive(archive: &Directory) -> Result<Cluster> {
@@ -150,8 +152,9 @@ async fn only_the_groups_history_is_archived() -> Result<()> {
     let files = || directory.files();
     has_all("the first segments", files, &fill(old, 2).await?).await?;
 
-    let name: String =
-        old.sql().await?.value("select pg_walfile_name(pg_current_wal_lsn())", &[]).await?;
+    let sql = old.sql().await?;
+    sql.run("select pg_logical_emit_message(true, 'test', 'a segment has begun')").await?;
+    let name: String = sql.value("select pg_walfile_name(pg_current_wal_lsn())", &[]).await?;
     let foreign = directory.path().join(&name);
     fs::write(&foreign, "somebody else's")?;
     ensure!(fill(old, 1).await? == [name.clone()], "another segment");
