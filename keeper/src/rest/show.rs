@@ -136,6 +136,11 @@ fn of_report(gauges: &mut Gauges, moment: &Moment, report: &Report) {
     if let Some(lsn) = report.postgres.lsn {
         gauges.add("wal_end_bytes", "The end of WAL on disk", lsn.0);
     }
+    if let Some(archive) = &report.archive {
+        let oldest = archive.oldest_ms.unwrap_or_default() / 1000;
+        gauges.add("archive_waiting_files", "Files that wait to be archived", archive.waiting);
+        gauges.add("archive_oldest_seconds", "For how long the oldest of them does", oldest);
+    }
     if let Some(lag) = moment.lag(Behind::Apply).filter(|_| moment.is_replica()) {
         gauges.add("lag_bytes", "What a standby has not replayed yet", lag);
     }

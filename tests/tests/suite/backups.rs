@@ -119,16 +119,18 @@ async fn pgbackrest_lacks_nothing_after_a_failover() -> Result<()> {
     Ok(())
 }
 
-/// Calls the gate of a node as its Postgres does; the exit code.
-async fn gate(node: &Node, arguments: &[&str]) -> Result<Option<i32>> {
+/// Calls the gate of a node as its Postgres does; it has to end with this code.
+async fn gate(node: &Node, arguments: &[&str], code: i32) -> Result<()> {
     let (name, rest) = arguments.split_first().context("no command")?;
     let mut command = Command::from(command(&binaries::ours("pgtandem-keeper")?));
     command.arg(name).arg("--state-dir").arg(node.state_dir()).args(rest);
-    command.current_dir(node.pgdata());
+    command.env("PGTANDEM_LOG", "debug").current_dir(node.pgdata());
     if let Some((uid, gid)) = postgres_user()? {
         command.uid(uid).gid(gid);
     }
-    Ok(command.output().await?.status.code())
+    let output = command.output().await?;
+    ensure!(output.status.code() == Some(code), "{arguments:?}, not {code}: {output:?}");
+    Ok(())
 }
 
 async fn archive(archive: &Directory) -> Result<Cluster> {
@@ -150,8 +152,9 @@ async fn only_the_groups_history_is_archived() -> Result<()> {
     let files = || directory.files();
     has_all("the first segments", files, &fill(old, 2).await?).await?;
 
-    let name: String =
-        old.sql().await?.value("select pg_walfile_name(pg_current_wal_lsn())", &[]).await?;
+    let sql = old.sql().await?;
+    sql.run("select pg_logical_emit_message(true, 'test', 'a segment has begun')").await?;
+    let name: String = sql.value("select pg_walfile_name(pg_current_wal_lsn())", &[]).await?;
     let foreign = directory.path().join(&name);
     fs::write(&foreign, "somebody else's")?;
     ensure!(fill(old, 1).await? == [name.clone()], "another segment");
@@ -207,18 +210,17 @@ async fn gate_answers(cluster: &Cluster, directory: &Directory) -> Result<()> {
     let name = stored.iter().find(|name| is_segment(name)).context("nothing is stored")?;
     let target = node.dir().join("fetched");
     let path = target.display().to_string();
-    ensure!(gate(node, &["wal-get", name, &path]).await? == Some(0), "not delivered");
+    gate(node, &["wal-get", name, &path], 0).await?;
     ensure!(fs::read(&target)? == fs::read(directory.path().join(name))?, "something else");
     for absent in ["0000000100000000000000FF", "00000009.history", "000000090000000000000001"] {
-        ensure!(gate(node, &["wal-get", absent, &path]).await? == Some(1), "{absent}");
+        gate(node, &["wal-get", absent, &path], 1).await?;
     }
     // An archive that is not there says nothing of what is in it.
     let away = directory.path().with_extension("away");
     fs::rename(directory.path(), &away)?;
-    let failed = gate(node, &["wal-get", name, &path]).await?;
+    let failed = gate(node, &["wal-get", name, &path], 7).await;
     fs::rename(&away, directory.path())?;
-    ensure!(failed == Some(7), "{failed:?}");
-    Ok(())
+    failed
 }
 
 /// Somebody promotes a standby by hand and writes to it: nothing of that is archived.
@@ -232,8 +234,7 @@ async fn promoted_by_hand(cluster: &Cluster) -> Result<()> {
     let written = fill(node, 1).await?;
     has_all("what was written by hand", || waiting(node), &written).await?;
     let path = Path::new("pg_wal").join(written.first().context("nothing")?);
-    let asked = gate(node, &["wal-push", &path.display().to_string()]).await?;
-    ensure!(asked == Some(4), "{asked:?}");
+    gate(node, &["wal-push", &path.display().to_string()], 4).await?;
     node.start_keeper()?;
     cluster.wait_for_node(node.name(), "stopped by its keeper", |node| !node.pg_running).await?;
     cluster.perform(&["maintenance", "off", node.name()]).await?;
