@@ -114,7 +114,7 @@ impl Uri {
         if context.json {
             output::json(&json!({
                 "role": self.role.name(),
-                "client": self.client.name(),
+                "client": self.role.server().map(|_| self.client.name()),
                 "uri": uris.first(),
                 "uris": uris,
             }))?;

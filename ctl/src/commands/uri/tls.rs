@@ -11,7 +11,7 @@ const SYSTEM: &str = "system";
 /// Files are looked for on the client's host.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Tls {
-    /// How much TLS [default: none said, which is the client's `prefer`]
+    /// How much TLS [default: the client's own]
     #[arg(long, value_enum)]
     sslmode: Option<SslMode>,
     /// The certificates of the authorities that are believed, or `system`
