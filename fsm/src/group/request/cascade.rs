@@ -47,7 +47,7 @@ impl Request<'_> {
             );
             return Err(refused("cycle", message, &[own, name]));
         }
-        for leaving in [node, upstream].into_iter().filter(|node| node.dropping) {
+        if let Some(leaving) = [node, upstream].into_iter().find(|node| node.dropping) {
             let message = format!("{} is being dropped", leaving.name);
             return Err(refused("is_dropping", message, &[&leaving.name]));
         }
