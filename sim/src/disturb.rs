@@ -202,7 +202,7 @@ pub const LOST_RECORDS: Mix = &[
 
 /// Standbys stream from standbys, which come and go, and are promoted.
 pub const CASCADES: Mix = &[
-    (8, Disturbance::SetUpstream),
+    (30, Disturbance::SetUpstream),
     (2, Disturbance::SetNumber),
     (1, Disturbance::SetQuorum),
     (1, Disturbance::SetPriority),

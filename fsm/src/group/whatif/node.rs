@@ -243,5 +243,6 @@ fn become_standby(report: &mut Report) {
     report.in_force = None;
     report.replicas.clear();
     report.streaming = false;
+    report.needs_primary = false;
     report.postgres.in_recovery = Some(true);
 }
