@@ -37,7 +37,10 @@ impl Receiver {
             let told: Value = serde_json::from_str(&body).unwrap_or_default();
             let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
             let mut received = receiver.get();
-            if received.refuses || key.is_none() || key != told.get("event_id").and_then(Value::as_str) {
+            if received.refuses
+                || key.is_none()
+                || key != told.get("event_id").and_then(Value::as_str)
+            {
                 received.refused += 1;
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
