@@ -249,6 +249,8 @@ impl Agent {
         if self.heard.borrow().dropped {
             drop(self.node.carry_out(&Step::StopFast).await);
             self.hooks.note_end();
+            // What is to be told may be among what is to be destroyed.
+            self.hooks.last_moments().await;
             return Some(self.node.leave_for_good());
         }
         None

@@ -22,6 +22,7 @@ const STATE_FILES: &[&str] = &[
     "archive.sock",
     "archive.json",
     "monitor.json",
+    "hooks.json",
     "keeper.lock",
     "keeper.json",
 ];

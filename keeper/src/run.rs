@@ -442,11 +442,10 @@ async fn supervise(
     }
     let ended = agent.run().await;
     let at_once = matches!(*how.borrow(), Ending::LeavePostgres | Ending::Immediate);
-    if !at_once {
-        last_moments.await;
-    }
     if ended == Ended::Dropped {
         tracing::info!("the node was dropped from its formation; postgres is stopped");
+    } else if !at_once {
+        last_moments.await;
     }
     ExitCode::SUCCESS
 }

@@ -144,3 +144,79 @@ fn the_dockerfile_fits_the_source() -> Result<()> {
     ensure!(lines.contains(&("STOPSIGNAL", "SIGTERM")), "{lines:?}");
     Ok(())
 }
+
+/// The examples of hooks.
+fn hooks() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(file("deploy/hooks"))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    ensure!(paths.len() == 3, "{paths:?}");
+    Ok(paths)
+}
+
+/// Runs a script; what it says.
+fn sh(script: &str) -> Result<String> {
+    let output = command("sh".as_ref()).args(["-c", script]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{script}: {said}{complained}");
+    Ok(said)
+}
+
+#[test]
+fn examples_of_hooks_are_posix_shell() -> Result<()> {
+    for path in hooks()? {
+        sh(&format!("sh -n {0} && test -x {0}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_name_leads_to_the_node() -> Result<()> {
+    let update = |host: &str| {
+        sh(&format!(
+            "DNS_NAME=primary.example DNS_SERVER=10.0.0.53 NSUPDATE=cat PGTANDEM_EVENT=post_promote \
+             PGTANDEM_HOST={host} {}",
+            file("deploy/hooks/dns").display()
+        ))
+    };
+    for (host, line) in [
+        ("10.0.0.7", "update add primary.example. 5 A 10.0.0.7"),
+        ("fd00::7", "update add primary.example. 5 AAAA fd00::7"),
+        ("node7.example", "update add primary.example. 5 CNAME node7.example."),
+    ] {
+        let sent = update(host)?;
+        ensure!(sent.contains(line) && sent.ends_with("send\n"), "{sent}");
+    }
+    Ok(())
+}
+
+/// In a network of its own: the address is there once, and gone once, however often the hook is run.
+#[test]
+fn the_virtual_address_is_where_the_primary_is() -> Result<()> {
+    let vip = file("deploy/hooks/vip");
+    let run = |event: &str, role: &str| {
+        format!("PGTANDEM_EVENT={event} PGTANDEM_ROLE_NOW={role} {}", vip.display())
+    };
+    let count = "ip -o addr show dev vip0 | grep -c 10.99.0.100/24 || true";
+    let steps = [
+        run("post_promote", "primary"),
+        run("on_role_change", "primary"),
+        count.to_owned(),
+        // Told late: it is not the primary any more.
+        run("post_promote", "standby"),
+        run("on_fence", "none"),
+        count.to_owned(),
+        run("on_role_change", "primary"),
+        run("pre_demote", "primary"),
+        count.to_owned(),
+    ];
+    let script = format!(
+        "export VIP=10.99.0.100/24 VIP_DEVICE=vip0; ip link add vip0 type veth peer name other && ip link set other up && ip link set vip0 up && {}",
+        steps.join(" && ")
+    );
+    let said = sh(&format!("unshare --net sh -ec '{script}'"))?;
+    let counts: Vec<_> = said.lines().filter(|line| line.len() == 1).collect();
+    ensure!(counts == ["1", "0", "0"], "{said}");
+    Ok(())
+}
