@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// Of the Debian package, which `make setup` brings.
 const PROGRAM: &str = "/usr/sbin/haproxy";
@@ -41,6 +42,11 @@ impl Haproxy {
         let now = configuration(cluster, (&self.rw, &self.ro), arguments).await?;
         ensure!(now == self.configuration, "before:\n{}now:\n{now}", self.configuration);
         Ok(())
+    }
+
+    /// Tells whoever looks at the test's output how long clients had to wait.
+    pub fn measured(what: &str, cut: Duration, outage: Duration) {
+        eprintln!("{what}: an old session was cut after {cut:?}, writes waited for {outage:?}");
     }
 
     /// Where clients connect that write.

@@ -70,7 +70,7 @@ async fn changes<'a>(
     let new = cluster.primary().await?;
     ensure!(new.name() != old.name(), "{what}: {} is the primary still", new.name());
     lead_to("the new primary", haproxy.rw(), &[new]).await?;
-    eprintln!("{what}: an old session was cut after {cut:?}, writes waited for {outage:?}");
+    Haproxy::measured(what, cut, outage);
     Ok(old)
 }
 
