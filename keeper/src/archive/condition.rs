@@ -18,6 +18,8 @@ const FILE: &str = "archive.json";
 pub struct Known {
     /// What is stored.
     pub archived: Archived,
+    /// The newest epoch in which this node has stored a segment.
+    pub stored_in: Epoch,
     /// The newest epoch of which a backup was taken.
     pub backed_up: Epoch,
 }

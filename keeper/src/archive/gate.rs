@@ -288,19 +288,29 @@ impl Gate {
 
     async fn note_stored(&self, question: &Question) {
         let Some(facts) = self.facts.borrow().clone() else { return };
-        let before = self.archived();
-        let stored = match WalFile::parse(&question.file, facts.segment_size) {
+        match WalFile::parse(&question.file, facts.segment_size) {
             Some(WalFile::Segment(it)) => {
-                if !is_after(&facts.persisted.assignment.lineage, before, it) {
+                let assignment = &facts.persisted.assignment;
+                let before = self.condition.borrow().known;
+                // Later ones come in order, also where the outcome of one was not heard.
+                let is_first = before.stored_in < assignment.epoch;
+                if is_first && !is_after(&assignment.lineage, self.archived(), it) {
                     self.note_gap(&question.file);
                 }
                 let segment = Some(ArchivedUpTo { timeline: it.timeline, end: it.end });
-                Archived { segment, history: None }
+                let stored = Archived { segment, history: None };
+                self.remember(|known| {
+                    known.archived = newest(known.archived, stored);
+                    known.stored_in = known.stored_in.max(assignment.epoch);
+                })
+                .await;
             }
-            Some(WalFile::History(timeline)) => Archived { segment: None, history: Some(timeline) },
-            Some(WalFile::Partial(_) | WalFile::Backup(_)) | None => return,
-        };
-        self.remember(|known| known.archived = newest(known.archived, stored)).await;
+            Some(WalFile::History(timeline)) => {
+                let stored = Archived { segment: None, history: Some(timeline) };
+                self.remember(|known| known.archived = newest(known.archived, stored)).await;
+            }
+            Some(WalFile::Partial(_) | WalFile::Backup(_)) | None => {}
+        }
     }
 
     /// A node that was copied while nothing could be archived does not have what was before its copy; if
