@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Every standby but the first is to replicate from one before it.
-    pub(crate) fn cascade(&mut self) {
+    pub fn cascade(&mut self) {
         let primary = self.monitor.record.primary;
         let mut before: Vec<NodeId> = Vec::new();
         for id in self.ids().into_iter().filter(|id| Some(*id) != primary) {
