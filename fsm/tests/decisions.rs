@@ -20,6 +20,8 @@ fn walks(nodes: u64, mut look: impl FnMut(&mut World, &[(Record, Decision)])) {
         let mut world = walk.world(seed);
         world.monitor.decisions = Some(Vec::new());
         walk::converge(&mut world).unwrap();
+        world.cascade();
+        walk::converge(&mut world).unwrap();
         (world.faulty, world.hooks) = (true, true);
         for _ in 0..ACTIONS {
             walk::act(&mut world, 40);

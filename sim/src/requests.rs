@@ -87,6 +87,19 @@ impl World {
         self.set_node(id, "replicate-from", wish.as_deref().unwrap_or("none"));
     }
 
+    /// Every standby but the first is to replicate from one before it.
+    pub fn cascade(&mut self) {
+        let primary = self.monitor.record.primary;
+        let mut before: Vec<NodeId> = Vec::new();
+        for id in self.ids().into_iter().filter(|id| Some(*id) != primary) {
+            let upstream = self.random.pick(&before).and_then(|other| self.name_of(other));
+            if let Some(upstream) = upstream {
+                self.set_node(id, "replicate-from", upstream.as_str());
+            }
+            before.push(id);
+        }
+    }
+
     pub(crate) fn set_formation(&mut self, key: &str, value: &str) {
         self.ask(&Action::SetFormation { key: key.to_owned(), value: value.to_owned() });
     }

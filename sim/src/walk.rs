@@ -37,6 +37,8 @@ pub struct Walk {
     pub hooks: bool,
     /// Messages are lost, and arrive late.
     pub loses_messages: bool,
+    /// Standbys stream from standbys before anything goes wrong.
+    pub cascades: bool,
     /// Whether the groups have to converge in the end.
     pub heals: bool,
     /// What is taken away.
@@ -108,6 +110,7 @@ impl Walk {
             lags: true,
             hooks: true,
             loses_messages: true,
+            cascades: false,
             heals: true,
             mutation: Mutation::None,
             settings,
@@ -203,6 +206,10 @@ impl Walk {
     ) -> Result<usize, (Violation, usize)> {
         for (group, world) in course.worlds.iter_mut().enumerate() {
             converge(world).map_err(|violation| (violation, group))?;
+            if self.cascades {
+                world.cascade();
+                converge(world).map_err(|violation| (violation, group))?;
+            }
             world.faulty = true;
         }
         for index in 0..self.actions {

@@ -96,7 +96,7 @@ fn two_nodes_below_a_monitor_that_loses_its_record() {
 
 /// Whoever goes to a standby waits until that has been streaming for a while.
 fn cascading(nodes: u64) -> Walk {
-    Walk { mix: CASCADES, actions: 6000, calm: 200, ..short(nodes) }
+    Walk { mix: CASCADES, cascades: true, actions: 2500, calm: 100, ..short(nodes) }
 }
 
 /// Standbys of standbys, whichever of them dies.

@@ -71,6 +71,9 @@ struct Shape {
     /// What may happen: everything, lost-records, sync-changes, losses, changes or cascades
     #[arg(long, default_value = "everything", value_parser = mix)]
     mix: Mix,
+    /// Let standbys stream from standbys before anything goes wrong
+    #[arg(long)]
+    cascading: bool,
     /// Do not ask that the groups converge in the end
     #[arg(long)]
     unhealed: bool,
@@ -87,6 +90,7 @@ impl Shape {
             mutation: self.without,
             mix: self.mix,
             heals: !self.unhealed,
+            cascades: self.cascading,
             settings,
             ..walk
         }
