@@ -36,7 +36,7 @@ impl Agent {
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
         }
-        warnings.extend(self.hooks.warning());
+        warnings.extend(self.hooks.warnings());
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         Report {
             protocol: self.node.config.protocol,
