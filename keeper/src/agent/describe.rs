@@ -38,7 +38,7 @@ impl Agent {
         if let Some((step, error)) = &self.trouble {
             warnings.push(format!("{}: {error}", step.name()));
         }
-        warnings.extend(self.hooks.warning());
+        warnings.extend(self.hooks.warnings());
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
         let archive = self.archive.as_ref().map(Desk::condition);
         warnings.extend(archive.iter().flat_map(Condition::warnings));

@@ -14,6 +14,7 @@ use futures::future::join_all;
 use hooks::{Hook, Notice, Outcome};
 use serde_json::{Map, Value, json};
 use shared::ids::{Epoch, NodeId};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -67,6 +68,8 @@ pub struct Desk {
     refusals: u32,
     /// What the last answer was that did not come as it should.
     warning: Option<String>,
+    /// From the runner.
+    warnings: watch::Receiver<BTreeMap<usize, String>>,
 }
 
 impl Desk {
@@ -74,6 +77,8 @@ impl Desk {
     pub fn open(node: &Node, fences: watch::Receiver<u64>) -> Self {
         let config = &node.config;
         let (sender, messages) = mpsc::channel(UNDER_WAY);
+        let warnings = watch::Sender::default();
+        let heard = warnings.subscribe();
         let runner = (!config.hooks.is_empty()).then(|| {
             let runner = Runner {
                 hooks: config.hooks.clone(),
@@ -83,6 +88,7 @@ impl Desk {
                 place: (config.state_dir.clone(), node.instance.owner.clone()),
                 messages,
                 fences,
+                warnings,
             };
             tokio::spawn(runner.run());
             sender
@@ -98,6 +104,7 @@ impl Desk {
             refusal: None,
             refusals: 0,
             warning: None,
+            warnings: heard,
         }
     }
 
@@ -253,8 +260,8 @@ impl Desk {
     }
 
     /// What a person should know.
-    pub fn warning(&self) -> Option<String> {
-        self.warning.clone()
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().values().chain(&self.warning).cloned().collect()
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Runner {
     pub messages: mpsc::Receiver<Message>,
     /// Counts what the guard has stopped.
     pub fences: watch::Receiver<u64>,
+    /// What a person should know: which hooks do not take what they are told.
+    pub warnings: watch::Sender<BTreeMap<usize, String>>,
 }
 
 /// A run that has ended: of which hook, of which notice, and how.
@@ -222,6 +224,7 @@ impl Runner {
                 tracing::info!(event.id = id, "{hook}: event {id} is delivered");
                 journal.queue.delivered(hook.key(), &id);
                 attempt.failures = 0;
+                self.warnings.send_modify(|warnings| drop(warnings.remove(&index)));
                 return;
             }
             Outcome::Refused(why) | Outcome::Failed(why) => why,
@@ -232,6 +235,8 @@ impl Runner {
         attempt.failures = attempt.failures.saturating_add(1);
         let pause = queue::pause(attempt.failures);
         attempt.due = Some(Instant::now() + pause);
+        let warning = format!("the hook {hook} does not take event {id}: {why}");
+        self.warnings.send_modify(|warnings| drop(warnings.insert(index, warning)));
         tracing::warn!(
             event.id = id,
             "{hook}: event {id} is not delivered, next attempt in {} s: {why}",
@@ -271,6 +276,7 @@ mod tests {
             place: (dir.to_owned(), Owner::current()),
             messages,
             fences: fences.subscribe(),
+            warnings: watch::Sender::default(),
         };
         (runner, sender, fences)
     }

@@ -120,6 +120,11 @@ async fn every_event_is_told_and_nothing_waits_for_it() -> Result<()> {
     let log = new.keeper_log()?;
     ensure!(log.contains("it begins") && !log.contains("it ends"), "the hook did not hang: {log}");
     ensure!(log.contains("was not waited for"), "the hook that comes before did not hang: {log}");
+    let warned = |text: &str| text.contains("does not take event");
+    let status = cluster.wait_for_node("node2", "a warning", |node| {
+        node.warnings.iter().any(|warning| warned(warning))
+    });
+    status.await?;
     // Killed with everything untold.
     eventually("an attempt", DEADLINE, async || {
         Ok(if receiver.get().refused > 2 { Ok(()) } else { Err("none".to_owned()) })
@@ -177,7 +182,8 @@ fn veto(dir: &Path) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promotion_can_be_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let hooks = [veto(dir.path())];
+    // Longer than a lease: the primary that is to hand over is proved by its standbys meanwhile.
+    let hooks = [veto(dir.path()), "pre_demote=sleep 2.5".to_owned()];
     let builder = Cluster::builder().node(with(&hooks)).node(with(&hooks)).node(with(&hooks));
     let cluster = builder.untraced().starting(&[1]).start().await?;
     cluster.start_keepers(&["node2", "node3"])?;
