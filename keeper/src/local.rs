@@ -364,7 +364,7 @@ impl Node {
     /// What the managed file says, and whether it is what would be written now.
     pub fn file(&self) -> File {
         let found = disk(|| ManagedConfig::read(&self.instance.data_dir)).ok().flatten();
-        let Some(found) = found else { return File { upstream: None, spec: None, current: false } };
+        let Some(found) = found else { return unwritten() };
         let (upstream, spec) = managed::read(&found);
         let file = File { upstream, spec, current: true };
         let current = self.persisted().is_some_and(|persisted| {

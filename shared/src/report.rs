@@ -70,6 +70,9 @@ pub struct Report {
     /// Its log goes on on a timeline that no epoch owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stray: Option<Stray>,
+    /// Its copy is older than what it may have acknowledged before: no witness until it has caught up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -114,6 +117,7 @@ impl Report {
             offer: None,
             done: Orders::default(),
             stray: None,
+            behind: false,
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Machine {
     pub dropped: bool,
     /// The keeper has fenced its Postgres, for a mutation.
     pub was_fenced: bool,
+    /// Where its log ended when the archive had no more for it.
+    pub asked: Option<Lsn>,
 }
 
 /// The clocks of a host, made from the time of the world.
@@ -264,6 +266,8 @@ pub struct Job {
     pub from: NodeId,
     /// The epoch it is for.
     pub epoch: Epoch,
+    /// It is made from a backup.
+    pub restores: bool,
 }
 
 impl Machine {
@@ -292,6 +296,7 @@ impl Machine {
             wal_from: 0,
             dropped: false,
             was_fenced: false,
+            asked: None,
         }
     }
 

@@ -81,11 +81,13 @@ pub enum Mutation {
     IgnoresOrders,
     /// A keeper says of each order that it is done, and does nothing.
     SaysDone,
+    /// What was restored from a backup is a witness from its first moment on.
+    TrustsBackups,
 }
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -124,6 +126,7 @@ impl Mutation {
         Self::NoPause,
         Self::IgnoresOrders,
         Self::SaysDone,
+        Self::TrustsBackups,
     ];
 }
 

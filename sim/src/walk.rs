@@ -182,6 +182,7 @@ impl Walk {
             world.keeps = keeps;
             world.set_clocks();
             world.lags = self.lags;
+            world.archives = true;
             world
         });
         Course { worlds: worlds.collect(), disturbed: Vec::new() }

@@ -2,7 +2,7 @@
 
 use crate::at;
 use crate::ledger::{Ledger, Violation};
-use crate::log::RecordId;
+use crate::log::{Log, RecordId};
 use crate::machine::{Clock, Frozen, Machine, Machines};
 use crate::monitor::Monitor;
 use crate::node::SYSTEM;
@@ -72,6 +72,11 @@ pub struct World {
     pub disk_lost: bool,
     /// The processes of a Postgres pick up a new sync spec one after the other.
     pub lags: bool,
+    /// There is an archive.
+    pub archives: bool,
+    /// What is in it: also what a primary wrote there that nobody followed any more, since not every
+    /// archive asks.
+    pub archive: Option<Log>,
     /// The monitor's clock.
     pub clock: Clock,
     /// Since when the monitor's process stands still, on its clock.
@@ -108,6 +113,8 @@ impl World {
             faulty: false,
             disk_lost: false,
             lags: false,
+            archives: false,
+            archive: None,
             clock: Clock::default(),
             frozen_since: None,
             fenced: BTreeMap::new(),

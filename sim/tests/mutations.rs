@@ -178,6 +178,12 @@ fn what_is_called_done_has_been_done() {
     is_found(&walk(Mutation::SaysDone, 2, Harm::Decision), Harm::Decision);
 }
 
+/// A backup is older than what its node had acknowledged before it lost its disk (C15).
+#[test]
+fn what_was_restored_is_no_witness_before_it_has_caught_up() {
+    is_found(&walk(Mutation::TrustsBackups, 3, Harm::Unsafe), Harm::Unsafe);
+}
+
 /// Whoever adds a mutation adds what finds it, and a row of the table.
 #[test]
 fn each_is_found_and_written_down() {

@@ -1,7 +1,7 @@
 //! Sealed, fetching, following: a Postgres that is never writable.
 
 use super::plan::{Next, Plan, Step, file_is, sealed_file};
-use super::view::{Admitted, Data, File, Lack, LocalView, Persisted, Process, Upstream};
+use super::view::{Admitted, Archive, Data, File, Lack, LocalView, Persisted, Process, Upstream};
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
 use shared::lsn::{Lsn, Position};
@@ -11,6 +11,8 @@ use shared::state::NodeState;
 /// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
 /// (rule 3): replay that is paused, delayed or blocked never shows them.
 const SEAL_PATIENCE_MS: u64 = 1500;
+/// The same while WAL comes from an archive, since something came last: one file may take long.
+const ARCHIVE_PATIENCE_MS: u64 = 30_000;
 
 /// The steps to a running standby that connects to nobody, with its end of log established; `None`
 /// when that holds.
@@ -149,7 +151,12 @@ fn stream(view: &LocalView, admitted: Admitted) -> Plan {
             Plan::new(NodeState::Secondary, Next::Reached)
         }
         (Process::Starting | Process::Running, _) => match view.upstream_lacks {
-            Some(Lack::Wal) => Plan::step(state, Step::Clone { from: admitted.upstream }),
+            Some(Lack::Wal) => match view.archive {
+                Archive::Unasked => Plan::step(state, Step::CatchUp),
+                Archive::None | Archive::Exhausted => {
+                    Plan::step(state, Step::Clone { from: admitted.upstream })
+                }
+            },
             // The proof stands: all that has come since came from there.
             Some(Lack::Slot) => {
                 let Admitted { upstream, admission, .. } = admitted;
@@ -172,12 +179,47 @@ pub(super) fn is_known(lineage: &Lineage, history: &History, epoch: Epoch) -> bo
         .is_some_and(|own| lineage.is_prefix(Position { epoch: own, lsn: history.start() }, epoch))
 }
 
+/// Takes all that the archive has for this node. It connects to nobody meanwhile, and reads from the
+/// archive no longer when its end is established: what comes from there was proved by nobody.
+fn from_archive(view: &LocalView, wanted: Admitted) -> Plan {
+    let state = NodeState::Catchingup;
+    let file = File { restore: true, ..sealed_file() };
+    if view.archive == Archive::None {
+        // It was taken away from a keeper that had one.
+        return Plan::step(state, Step::Configure(sealed_file()));
+    }
+    if view.file != file {
+        return Plan::step(state, Step::Configure(file));
+    }
+    match (view.process, &view.server) {
+        (Process::Stopped, _) => Plan::step(state, Step::StartStandby),
+        // It is not consistent without what the archive lacks, and nobody lets it in as it is.
+        (Process::Starting | Process::Running, None) if view.archive == Archive::Exhausted => {
+            Plan::step(state, Step::Clone { from: wanted.upstream })
+        }
+        (Process::Starting | Process::Running, Some(server))
+            if server.sealed && view.archive == Archive::Exhausted =>
+        {
+            Plan::step(state, Step::Configure(sealed_file()))
+        }
+        (Process::Starting | Process::Running, Some(_))
+            if view.sealing_for_ms > ARCHIVE_PATIENCE_MS =>
+        {
+            Plan::step(state, Step::StopImmediate)
+        }
+        (Process::Starting | Process::Running, _) => Plan::wait(state, "WAL from the archive"),
+    }
+}
+
 /// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
 fn admit(view: &LocalView, persisted: &Persisted, wanted: Admitted) -> Plan {
     let state = NodeState::Catchingup;
     // Data that cannot be run says nothing, and cannot be taken back: a copy replaces it.
     if view.broken && view.process == Process::Stopped {
         return Plan::step(state, Step::Clone { from: wanted.upstream });
+    }
+    if view.file.restore || persisted.restored && view.archive == Archive::Unasked {
+        return from_archive(view, wanted);
     }
     let Some((history, end)) = view.established() else {
         return sealed_standby(view, state)
