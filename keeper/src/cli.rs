@@ -1,5 +1,6 @@
 //! The command line: options by flag, by environment, and in a TOML file, in that order.
 
+use crate::archive::{self, tool};
 use crate::config::Config;
 use crate::managed::Hba;
 use crate::{attach, leave, run, service, status};
@@ -45,6 +46,10 @@ enum Command {
     Attach(Box<Options>),
     /// Leave the formation from the node itself, also with the monitor down.
     Drop(Box<DropOptions>),
+    /// What `archive_command` calls: store a WAL file in the archive, where the keeper says that it may.
+    WalPush(tool::PushOptions),
+    /// What `restore_command` calls: fetch a WAL file from the archive, where the keeper says that it may.
+    WalGet(tool::GetOptions),
     /// Print the plan's table: what is done for each goal.
     Rules,
     /// Print a unit of systemd that runs the keeper with the same options.
@@ -66,7 +71,11 @@ impl Command {
             Self::Detach(detach) => Some(&detach.options),
             Self::Drop(drop) => Some(&drop.options),
             Self::Systemd(unit) => Some(&unit.options),
-            Self::Rules | Self::Completions(_) | Self::Man(_) => None,
+            Self::WalPush(_)
+            | Self::WalGet(_)
+            | Self::Rules
+            | Self::Completions(_)
+            | Self::Man(_) => None,
         }
     }
 }
@@ -193,6 +202,22 @@ pub(crate) struct Options {
     /// freezes whole. Where it cannot be opened the keeper warns and goes on without.
     #[arg(long, env = "PGTANDEM_WATCHDOG", value_name = "DEVICE")]
     watchdog: Option<PathBuf>,
+    /// Archive WAL and take backups with pgBackRest, under this stanza.
+    #[arg(long, env = "PGTANDEM_PGBACKREST_STANZA", value_name = "NAME")]
+    pgbackrest_stanza: Option<String>,
+    /// The configuration file of pgBackRest [default: its own default].
+    #[arg(long, env = "PGTANDEM_PGBACKREST_CONFIG", value_name = "FILE")]
+    pgbackrest_config: Option<PathBuf>,
+    /// Archive WAL with this command instead: it stores the file %p durably as %f, never overwrites, and
+    /// succeeds where the same file is there already.
+    #[arg(long, env = "PGTANDEM_ARCHIVE_PUSH", value_name = "COMMAND")]
+    archive_push: Option<String>,
+    /// Fetches the file %f of the archive to %p; ends with 1 where it is not there.
+    #[arg(long, env = "PGTANDEM_ARCHIVE_GET", value_name = "COMMAND")]
+    archive_get: Option<String>,
+    /// Takes a backup, after each promotion.
+    #[arg(long, env = "PGTANDEM_ARCHIVE_BACKUP", value_name = "COMMAND")]
+    archive_backup: Option<String>,
     /// As the file says; the flag is one of all commands.
     #[arg(skip)]
     log_format: Option<LogFormat>,
@@ -287,6 +312,8 @@ impl Cli {
                 let local = drop.options.local()?;
                 leave::leave(&local, drop.destroy, self.json)
             }
+            Some(Command::WalPush(push)) => tool::push(&push),
+            Some(Command::WalGet(get)) => tool::get(&get),
             Some(Command::Rules) => Ok(shown(&status::rules(self.json))),
             Some(Command::Systemd(unit)) => {
                 let config = unit.options.validate(protocol)?;
@@ -367,6 +394,11 @@ impl Options {
             superuser: own.superuser.or(file.superuser),
             run_as: own.run_as.or(file.run_as),
             watchdog: own.watchdog.or(file.watchdog),
+            pgbackrest_stanza: own.pgbackrest_stanza.or(file.pgbackrest_stanza),
+            pgbackrest_config: own.pgbackrest_config.or(file.pgbackrest_config),
+            archive_push: own.archive_push.or(file.archive_push),
+            archive_get: own.archive_get.or(file.archive_get),
+            archive_backup: own.archive_backup.or(file.archive_backup),
             log_format: file.log_format,
         })
     }
@@ -402,7 +434,15 @@ impl Options {
             )));
         }
         let formation = options.formation.unwrap_or_else(|| "default".to_owned());
+        let archive = archive::Given {
+            stanza: options.pgbackrest_stanza,
+            config: options.pgbackrest_config.map(absolute).transpose()?,
+            push: options.archive_push,
+            get: options.archive_get,
+            backup: options.archive_backup,
+        };
         Ok(Config {
+            archive: archive.validate()?,
             protocol,
             monitors,
             formation: formation

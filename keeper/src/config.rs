@@ -1,5 +1,6 @@
 //! What a keeper is told at its start, validated.
 
+use crate::archive::Archive;
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
 use shared::ids::{FormationId, NodeName};
@@ -59,4 +60,6 @@ pub struct Config {
     pub run_as: Option<String>,
     /// The device that resets the host when it is not fed.
     pub watchdog: Option<PathBuf>,
+    /// Where WAL and backups are kept, if anywhere.
+    pub archive: Option<Archive>,
 }

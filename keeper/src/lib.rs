@@ -4,6 +4,7 @@
 
 mod address;
 pub mod agent;
+pub mod archive;
 mod attach;
 pub mod attachment;
 pub mod backoff;
