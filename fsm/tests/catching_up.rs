@@ -64,13 +64,8 @@ fn standby(epoch: u64, end: u64) -> Rig {
         history: history.clone(),
         clean_end: None,
     };
-    let server = Server {
-        in_recovery: true,
-        history,
-        end: Some(Lsn(end)),
-        sealed: true,
-        streaming: false,
-    };
+    let server =
+        Server { in_recovery: true, history, end: Some(Lsn(end)), sealed: true, streaming: false };
     let (server, process) = (Some(server), Process::Running);
     let view = LocalView { data, process, server, heard: true, adopted: true, ..empty_view() };
     let persisted = Persisted {
@@ -116,8 +111,7 @@ fn what_was_restored_catches_up_from_the_archive_before_it_is_let_in() {
     let mut rig = restored(1, 400);
     rig.view.archive = Archive::Unasked;
     let steps = names(&mut rig);
-    let all =
-        ["configure", "start as a standby", "configure", "admission", "configure"];
+    let all = ["configure", "start as a standby", "configure", "admission", "configure"];
     assert_eq!(steps, all);
     assert!(!rig.view.file.restore, "the archive is read no longer");
     // Without an archive the copy has to have all that it needs.

@@ -176,7 +176,7 @@ impl Rig {
             None if server.sealed => false,
             None if self.stuck => {
                 self.view.sealing_for_ms += 1000;
-                self.view.sealing_for_ms < 40_000
+                self.view.sealing_for_ms < 12_000
             }
             None => {
                 show_signs(&mut self.view);

@@ -69,6 +69,7 @@ impl Machine {
         self.wal_from = self.log.records().len();
         self.slots.clear();
         self.asked = None;
+        self.from_backup = true;
         self.refresh();
     }
 }

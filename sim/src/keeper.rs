@@ -128,6 +128,7 @@ impl World {
             machine.control = log.timeline();
             machine.log = log;
             machine.asked = None;
+            machine.from_backup = false;
             machine.wal_from = wal_from;
             machine.slots.clear();
             machine.refresh();
@@ -244,7 +245,8 @@ impl World {
         }
         let end = self.confirm_upstream(id, from).map(|upstream| upstream.log.end());
         let trusts = self.mutation == Mutation::TrustsBackups;
-        let restores = !rewind && self.archives && self.random.one_in(2);
+        let again = self.machines.get(id).is_some_and(|machine| machine.from_backup);
+        let restores = !rewind && self.archives && !again && self.random.one_in(2);
         if let Some(machine) = self.machines.get_mut(id)
             && let Some(persisted) = machine.persisted.as_mut()
         {

@@ -64,6 +64,8 @@ pub struct Machine {
     pub was_fenced: bool,
     /// Where its log ended when the archive had no more for it.
     pub asked: Option<Lsn>,
+    /// Its data was made from a backup: the next copy is made in another way.
+    pub from_backup: bool,
 }
 
 /// The clocks of a host, made from the time of the world.
@@ -297,6 +299,7 @@ impl Machine {
             dropped: false,
             was_fenced: false,
             asked: None,
+            from_backup: false,
         }
     }
 

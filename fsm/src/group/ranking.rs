@@ -104,7 +104,7 @@ impl Rank {
 /// Whether a report is of a node that has a whole copy of the data and can be asked to run it.
 pub(crate) fn has_data(report: &Report) -> bool {
     match report.data {
-        Data::Present { .. } => report.failed.is_none() && !report.behind,
+        Data::Present { .. } => report.failed.is_none(),
         Data::Empty | Data::Rebuilding | Data::Unusable => false,
     }
 }

@@ -12,7 +12,7 @@ use shared::state::NodeState;
 /// (rule 3): replay that is paused, delayed or blocked never shows them.
 const SEAL_PATIENCE_MS: u64 = 1500;
 /// The same while WAL comes from an archive, since something came last: one file may take long.
-const ARCHIVE_PATIENCE_MS: u64 = 30_000;
+const ARCHIVE_PATIENCE_MS: u64 = 10_000;
 
 /// The steps to a running standby that connects to nobody, with its end of log established; `None`
 /// when that holds.
