@@ -1,5 +1,6 @@
 //! The keeper's side: what to do next on one node, and whether a primary may go on.
 
+pub mod archive;
 pub mod lease;
 pub mod pgsettings;
 pub mod plan;

@@ -11,6 +11,7 @@ mod accept;
 mod acceptance;
 mod adopt;
 mod answers;
+mod archive;
 mod catching_up;
 mod decisions;
 mod election;

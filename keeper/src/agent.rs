@@ -3,6 +3,7 @@
 
 mod describe;
 
+use crate::archive::Desk;
 use crate::attachment::Attachment;
 use crate::backoff::is_heavy;
 use crate::clock;
@@ -90,6 +91,8 @@ pub struct Agent {
     pub line: Line,
     /// Marked when Postgres is to read its configuration again.
     pub reload: watch::Receiver<()>,
+    /// Where WAL is archived.
+    pub archive: Option<Desk>,
 }
 
 impl Agent {
@@ -110,6 +113,9 @@ impl Agent {
                 self.claim_lease();
             }
             self.note_proofs(&look);
+            if let Some(archive) = &self.archive {
+                archive.show(&self.node, &look, self.spec_in_force());
+            }
             let plan = if rebuilding {
                 Plan { state: NodeState::Catchingup, next: Next::Wait("the copy") }
             } else {
@@ -387,6 +393,9 @@ impl Agent {
         }
         let wants_catalogue = self.wants_catalogue();
         self.node.look_after_settings(wants_catalogue).await;
+        if self.archive.as_mut().is_some_and(|archive| archive.is_due(clock::now())) {
+            self.node.look_after_archiving().await;
+        }
         if let Err(error) = self.node.restart_if_stuck().await {
             tracing::warn!("postgres cannot be restarted: {}", error.in_full());
         }

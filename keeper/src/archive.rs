@@ -4,7 +4,14 @@
 //! `pgtandem-keeper wal-push` and `wal-get`, which asks the keeper first. What may be pushed and got is
 //! decided in `fsm::node::archive`. Not here: how copies are made of backups (`steps/copy.rs`).
 
+pub mod backups;
+mod desk;
+pub mod gate;
+pub mod queue;
+mod talk;
 pub(crate) mod tool;
+
+pub use desk::{Desk, Opened};
 
 use crate::cli::failure;
 use serde::{Deserialize, Serialize};
@@ -271,9 +278,8 @@ fn filled_in(command: &str, path: &str, file: &str) -> String {
         match rest.next() {
             Some('p') => text.push_str(path),
             Some('f') => text.push_str(file),
-            Some('%') => text.push('%'),
+            Some('%') | None => text.push('%'),
             Some(other) => text.extend(['%', other]),
-            None => text.push('%'),
         }
     }
     text

@@ -63,6 +63,13 @@ pub fn render(node: &Node, assignment: &Assignment, file: &File, given: &Given) 
     let (conninfo, slot) = upstream_settings(node, assignment, file.upstream.as_ref());
     config.set("primary_conninfo", conninfo);
     config.set("primary_slot_name", slot);
+    if let Some(archive) = &node.config.archive {
+        // A standby too keeps what it has until it is known to be stored.
+        config.set("archive_mode", "always");
+        // A library would go before the command.
+        config.set("archive_library", "");
+        config.set("archive_command", archive.archive_command(&node.config.state_dir));
+    }
     given.write(&mut config);
     config
 }

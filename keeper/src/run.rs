@@ -2,6 +2,7 @@
 
 use crate::address;
 use crate::agent::{Agent, Ended, Ending};
+use crate::archive::Opened;
 use crate::attachment::{self, Attachment};
 use crate::cli::failure;
 use crate::config::Config;
@@ -132,7 +133,10 @@ async fn start(config: Config, until: Until) -> Result<ExitCode, ApiError> {
     node.watchdog = watchdog;
     request.identity = Some(identity);
     request.passwords.clone_from(&node.state.passwords);
-    Ok(Box::pin(supervise(node, (client, request), listener, attachment, until)).await)
+    let archive = Opened::new(&node.config, &node.instance)
+        .map_err(|error| failure(2, "archive", error.to_string()))?;
+    let doors = Doors { listener, archive };
+    Ok(Box::pin(supervise(node, (client, request), doors, attachment, until)).await)
 }
 
 /// The keeper ended between leaving and having destroyed all that it was told to.
@@ -367,10 +371,16 @@ async fn join_patiently(
     }
 }
 
+/// Where others come to the keeper.
+struct Doors {
+    listener: TcpListener,
+    archive: Option<Opened>,
+}
+
 async fn supervise(
     node: Node,
     (client, join): (Client, JoinRequest),
-    listener: TcpListener,
+    doors: Doors,
     attachment: Attachment,
     until: Until,
 ) -> ExitCode {
@@ -394,7 +404,8 @@ async fn supervise(
         right: right.clone(),
         attachment: attachment.subscribe(),
     };
-    tokio::spawn(answer_balancers(listener, rest));
+    tokio::spawn(answer_balancers(doors.listener, rest));
+    let archive = doors.archive.map(|it| it.serve(&node, heard.subscribe(), right.clone()));
     let trace = Trace::begin(node.id);
     let state_dir = node.config.state_dir.clone();
     let agent = Agent {
@@ -412,6 +423,7 @@ async fn supervise(
         trace,
         line: Line::open(),
         reload: reload.subscribe(),
+        archive,
     };
     let link = Link {
         client,

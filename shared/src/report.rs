@@ -73,6 +73,41 @@ pub struct Report {
     /// Its copy is older than what it may have acknowledged before: no witness until it has caught up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub behind: bool,
+    /// How far its archive is, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveView>,
+}
+
+/// What is stored in the archive: PostgreSQL archives history files first, then segments in the order of
+/// the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Archived {
+    /// The last segment.
+    pub segment: Option<ArchivedUpTo>,
+    /// The newest timeline whose history file is stored.
+    pub history: Option<TimelineId>,
+}
+
+/// Up to where the log is in the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArchivedUpTo {
+    /// On which timeline.
+    pub timeline: TimelineId,
+    /// The end of the last segment.
+    pub end: Lsn,
+}
+
+/// How far the archive of a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArchiveView {
+    /// What is known here to be stored.
+    pub archived: Archived,
+    /// How many files wait in `pg_wal`.
+    pub waiting: u64,
+    /// For how long the oldest of them does.
+    pub oldest_ms: Option<u64>,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its
@@ -118,6 +153,7 @@ impl Report {
             done: Orders::default(),
             stray: None,
             behind: false,
+            archive: None,
         }
     }
 }
@@ -303,6 +339,9 @@ pub struct Answer {
     /// shall say.
     #[serde(default)]
     pub wants_catalogue: bool,
+    /// What the primary says is stored in the archive: the others need not keep it.
+    #[serde(default)]
+    pub archived: Archived,
 }
 
 impl Answer {

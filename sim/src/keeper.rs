@@ -538,6 +538,7 @@ impl Machine {
             done: self.done,
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
             behind: self.persisted.as_ref().is_some_and(|known| known.is_behind(&self.view)),
+            archive: None,
         })
     }
 

@@ -202,6 +202,7 @@ impl Monitor {
             sync_members: Vec::new(),
             monitors: Vec::new(),
             wants_catalogue: false,
+            archived: shared::report::Archived::default(),
         })
     }
 }

@@ -2,6 +2,8 @@
 //! who hears of them, and when, is the agent's and the link's.
 
 use super::Agent;
+use crate::archive::Desk;
+use crate::archive::gate::Condition;
 use crate::clock;
 use crate::local::Look;
 use crate::watchdog::Watchdog;
@@ -37,6 +39,8 @@ impl Agent {
             warnings.push(format!("{}: {error}", step.name()));
         }
         warnings.extend(self.node.watchdog.as_ref().and_then(Watchdog::warning));
+        let archive = self.archive.as_ref().map(Desk::condition);
+        warnings.extend(archive.iter().flat_map(Condition::warnings));
         Report {
             protocol: self.node.config.protocol,
             keeper: String::new(),
@@ -58,6 +62,7 @@ impl Agent {
             room: self.room.borrow().iter().map(room).collect(),
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
+            archive: archive.map(|condition| condition.view()),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
             keeper_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,10 +1,40 @@
-//! `wal-push` and `wal-get`: what PostgreSQL calls for each file.
+//! `wal-push` and `wal-get`: what PostgreSQL calls for each file. They ask the keeper, run what it says as
+//! their own child, so that it ends with them, and tell it the outcome. They decide nothing, and have no
+//! runtime: PostgreSQL starts one for every 16 MB of its log.
+//!
+//! Exit codes: 0 means stored, or delivered. Of `wal-push` anything else makes PostgreSQL keep the file and
+//! ask again; what is above 125 ends the archiver as well, which is wanted where the server is being stopped.
+//! Of `wal-get` 1 means that it is not there; a failure is below 126 too, since above it the server
+//! itself would stop, and a standby asks again anyway.
 
+use super::Call;
+use super::talk::{LINE_LIMIT, Outcome, PATIENCE, Question, Reply, Verb, socket};
 use crate::cli::failure;
 use clap::Args;
+use postgres::run::last_lines;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use shared::api::ApiError;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// PostgreSQL ends its archiver on a code above 125 (`shell_archive.c`): the server that is being stopped
+/// does not wait for it.
+const LEAVE: u8 = 126;
+/// Refused for now.
+const NOT_YET: u8 = 3;
+/// There is no keeper to ask.
+const NO_KEEPER: u8 = 4;
+/// The engine failed.
+const FAILED: u8 = 7;
+/// Not in the archive.
+const ABSENT: u8 = 1;
+/// How much of what an engine says is kept, in lines.
+const KEPT_LINES: usize = 5;
 
 /// Store a file.
 #[derive(Debug, Args)]
@@ -32,23 +62,145 @@ struct GateOptions {
     /// The state directory of the node's keeper.
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
-    /// What keeps the archive, as the keeper has been told; for those who read the setting.
+    /// What keeps the archive, for those who read the setting: the keeper knows.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
 }
 
+/// Stores a file, where the keeper lets it.
 pub(crate) fn push(options: &PushOptions) -> Result<ExitCode, ApiError> {
-    Err(unreachable_keeper(&options.gate))
+    let path = options.path.display();
+    let unusable = |why: String| failure(1, "bad_value", format!("cannot archive {path}: {why}"));
+    let file = options.path.file_name().and_then(|name| name.to_str());
+    let file = file.ok_or_else(|| unusable("it has no name".to_owned()))?.to_owned();
+    let found = fs::metadata(&options.path).map_err(|error| unusable(error.to_string()))?;
+    let question = Question { verb: Verb::Push, file, path: path.to_string(), bytes: found.len() };
+    let mut keeper = Keeper::reach(&options.gate.state_dir)?;
+    match keeper.ask(&question)? {
+        Reply::Run { call } => match keeper.run(&call) {
+            Outcome { code: Some(0), .. } => Ok(ExitCode::SUCCESS),
+            outcome => Err(failed(&question, &outcome)),
+        },
+        Reply::Done { .. } => Ok(ExitCode::SUCCESS),
+        Reply::No { why } => {
+            let text = format!("{} is not archived yet: {why}", question.file);
+            Err(failure(NOT_YET, "not_yet", text))
+        }
+        Reply::Leave => {
+            let text = format!("{} is not archived: the server is being stopped", question.file);
+            Err(failure(LEAVE, "stopping", text))
+        }
+    }
 }
 
+/// Fetches a file, where the keeper lets it.
 pub(crate) fn get(options: &GetOptions) -> Result<ExitCode, ApiError> {
-    Err(unreachable_keeper(&options.gate))
+    let question = Question {
+        verb: Verb::Get,
+        file: options.file.clone(),
+        path: options.path.display().to_string(),
+        bytes: 0,
+    };
+    let mut keeper = Keeper::reach(&options.gate.state_dir)?;
+    match keeper.ask(&question)? {
+        Reply::Run { call } => match keeper.run(&call) {
+            Outcome { code: Some(0), .. } => delivered(&options.path, &question.file),
+            // Asked for at the end of all that there is, all the time: no reason for a line in the log.
+            Outcome { code: Some(1), .. } => Ok(ExitCode::from(ABSENT)),
+            outcome => Err(failed(&question, &outcome)),
+        },
+        Reply::Done { .. } | Reply::No { .. } | Reply::Leave => Ok(ExitCode::from(ABSENT)),
+    }
 }
 
-fn unreachable_keeper(gate: &GateOptions) -> ApiError {
-    let text = format!(
-        "the keeper of {} cannot be asked: start it, and PostgreSQL tries again",
-        gate.state_dir.display()
-    );
-    failure(4, "keeper_unreachable", text)
+/// An empty file is a placeholder of rule 8, or one that was not written to its end.
+fn delivered(path: &Path, file: &str) -> Result<ExitCode, ApiError> {
+    let found = fs::metadata(path).map(|found| found.len()).unwrap_or_default();
+    if found > 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // It may not be there at all.
+    drop(fs::remove_file(path));
+    let text = format!("{file}: the archive has delivered nothing, although it says that it has");
+    Err(failure(FAILED, "archive_failed", text))
+}
+
+fn failed(question: &Question, outcome: &Outcome) -> ApiError {
+    let how = outcome.code.map_or("it was ended".to_owned(), |code| format!("exit code {code}"));
+    let text =
+        format!("{} {} failed ({how}): {}", question.verb.word(), question.file, outcome.said);
+    failure(FAILED, "archive_failed", text.trim_end_matches([':', ' ']))
+}
+
+/// The keeper of this node, being asked.
+struct Keeper {
+    stream: BufReader<UnixStream>,
+    state_dir: PathBuf,
+}
+
+impl Keeper {
+    /// Only a socket that belongs to us, or to root, is taken for the keeper's: what it says is run.
+    fn reach(state_dir: &Path) -> Result<Self, ApiError> {
+        let path = socket(state_dir);
+        let unreachable = |why: String| Self::unreachable(state_dir, &why);
+        let found = fs::symlink_metadata(&path).map_err(|error| unreachable(error.to_string()))?;
+        let own = rustix::process::geteuid().as_raw();
+        let trusted = found.file_type().is_socket() && [own, 0].contains(&found.uid());
+        if !trusted || found.mode() & 0o077 != 0 {
+            let why = format!("{} is not the keeper's own socket", path.display());
+            return Err(unreachable(why));
+        }
+        let connected = UnixStream::connect(&path).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        });
+        let stream = connected.map_err(|error| unreachable(error.to_string()))?;
+        Ok(Self { stream: BufReader::new(stream), state_dir: state_dir.to_owned() })
+    }
+
+    fn unreachable(state_dir: &Path, why: &str) -> ApiError {
+        let text = format!(
+            "the keeper of {} does not answer ({why}): start it, and PostgreSQL asks again",
+            state_dir.display()
+        );
+        failure(NO_KEEPER, "keeper_unreachable", text)
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Reply, ApiError> {
+        let answered = self.say(question).and_then(|()| self.hear());
+        answered.map_err(|error| Self::unreachable(&self.state_dir, &error.to_string()))
+    }
+
+    fn say(&mut self, what: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(what)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)
+    }
+
+    fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        let mut line = String::new();
+        self.stream.by_ref().take(LINE_LIMIT).read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Runs the engine. In the archiver's process group as this program is: a signal for one is for both.
+    fn run(&mut self, call: &Call) -> Outcome {
+        let mut command = Command::new(&call.program);
+        command.args(&call.arguments).envs(call.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let outcome = match command.output() {
+            Ok(output) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+                Outcome { code: output.status.code(), said: last_lines(&text(said), KEPT_LINES) }
+            }
+            Err(error) => {
+                Outcome { code: None, said: format!("cannot run {}: {error}", call.program) }
+            }
+        };
+        // A keeper that has gone meanwhile learns of it from the next file.
+        drop(self.say(&outcome));
+        outcome
+    }
 }

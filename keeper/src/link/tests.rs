@@ -68,6 +68,7 @@ fn answer() -> Result<Answer> {
         sync_members: Vec::new(),
         monitors: Vec::new(),
         wants_catalogue: false,
+        archived: shared::report::Archived::default(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! until a new copy is complete.
 
 use super::StepError;
+use crate::archive::queue::ask_again;
 use crate::clock;
 use crate::managed;
 use crate::node::{Job, Node, disk};
@@ -53,7 +54,14 @@ impl Node {
         };
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
-        let task = tokio::spawn(async move { clone(&instance, &source, options, sender).await });
+        let archives = self.config.archive.is_some();
+        let task = tokio::spawn(async move {
+            clone(&instance, &source, options, sender).await?;
+            if archives {
+                disk(|| ask_again(&instance.data_dir)).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        });
         self.begin_job(Step::Clone { from }, from, progress, task)
     }
 

@@ -12,7 +12,7 @@ use fsm::group::{goals, join};
 use shared::goal::Assignment;
 use shared::ids::{NodeId, Revision};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Report};
+use shared::report::{Answer, Archived, Report};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
@@ -173,6 +173,7 @@ impl Answers {
             sync_members: sync_members(record),
             monitors: Vec::new(),
             wants_catalogue: view.wants_catalogue(report),
+            archived: archived(record, view),
         }))
     }
 }
@@ -209,6 +210,15 @@ fn refusal(
 fn sync_members(record: &Record) -> Vec<NodeId> {
     let in_force = record.specs.iter().find(|spec| Some(spec.generation) == record.confirmed);
     in_force.map(|spec| spec.standbys.iter().copied().collect()).unwrap_or_default()
+}
+
+/// What the primary has in the archive.
+fn archived(record: &Record, view: &View) -> Archived {
+    let report = record.primary.and_then(|primary| view.report(primary));
+    report
+        .and_then(|report| report.archive.as_ref())
+        .map(|archive| archive.archived)
+        .unwrap_or_default()
 }
 
 /// Up to where the other nodes have the log.

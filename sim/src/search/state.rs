@@ -393,6 +393,7 @@ impl State {
             sync_members: Vec::new(),
             monitors: Vec::new(),
             wants_catalogue: false,
+            archived: shared::report::Archived::default(),
         };
         let mut tenure = keeper.tenure.clone();
         tenure.grant(answer.lease, answer.assignment.order, Millis(sent));

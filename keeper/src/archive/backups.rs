@@ -1,0 +1,136 @@
+//! A backup after each promotion, in the background: the plan of the node waits for nothing here.
+//!
+//! It is taken by the confirmed primary, once a checkpoint since the promotion has been completed: before
+//! that the control file names the old timeline, and pgBackRest refuses (docs/archiving.md). One that fails
+//! is taken again, after longer and longer waits; one that the node may no longer take is given up.
+
+use super::Call;
+use super::gate::{Facts, Gate, passfile, server};
+use fsm::node::archive::is_confirmed_primary;
+use postgres::run::last_lines;
+use shared::ids::Epoch;
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two attempts, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(10));
+/// How much of what a failed backup says is kept, in lines.
+const KEPT_LINES: usize = 5;
+
+/// Takes backups for ever; `password` is that of the keeper's role.
+pub async fn run(gate: Arc<Gate>, password: Option<String>) {
+    let mut facts = gate.facts.clone();
+    loop {
+        let due = {
+            let facts = facts.borrow_and_update();
+            facts.as_ref().and_then(|facts| due(&gate, facts))
+        };
+        if let Some(epoch) = due {
+            tokio::select! {
+                () = insist(&gate, epoch, password.as_deref()) => {}
+                () = over(&gate, epoch) => {
+                    tracing::warn!("the backup of epoch {epoch} is given up: this is not the primary any more");
+                    gate.condition.send_modify(|condition| condition.backup = None);
+                }
+            }
+        }
+        if facts.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The epoch that a backup is due of.
+fn due(gate: &Gate, facts: &Facts) -> Option<Epoch> {
+    let epoch = facts.persisted.assignment.epoch;
+    let can = can_be_backed_up(gate, facts) && facts.in_force.is_some();
+    (can && gate.condition.borrow().known.backed_up < epoch).then_some(epoch)
+}
+
+fn can_be_backed_up(gate: &Gate, facts: &Facts) -> bool {
+    is_confirmed_primary(&facts.persisted) && facts.checkpointed && gate.right.serves()
+}
+
+/// Waits until this is not the primary of the epoch any more.
+async fn over(gate: &Gate, epoch: Epoch) {
+    let mut facts = gate.facts.clone();
+    let goes_on = |facts: &Option<Facts>| {
+        facts.as_ref().is_some_and(|facts| {
+            facts.persisted.assignment.epoch == epoch && is_confirmed_primary(&facts.persisted)
+        })
+    };
+    drop(facts.wait_for(|facts| !goes_on(facts)).await);
+}
+
+async fn insist(gate: &Gate, epoch: Epoch, password: Option<&str>) {
+    let (mut pause, most) = PAUSE;
+    loop {
+        let began = Instant::now();
+        match back_up(gate, password).await {
+            Ok(taken) => {
+                let ms = began.elapsed().as_millis();
+                if taken {
+                    tracing::info!(
+                        duration_ms = ms,
+                        "the backup after the promotion to epoch {epoch} is complete after {ms} ms"
+                    );
+                }
+                gate.condition.send_modify(|condition| condition.backup = None);
+                gate.remember(|known| known.backed_up = epoch).await;
+                return;
+            }
+            Err(why) => {
+                let text = format!(
+                    "there is no backup since the promotion to epoch {epoch}, it is tried again: {why}"
+                );
+                let known = gate.condition.borrow().backup.as_ref() == Some(&text);
+                if !known {
+                    tracing::warn!("{text}");
+                }
+                gate.condition.send_modify(|condition| condition.backup = Some(text));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(most);
+    }
+}
+
+/// Whether there was anything to do, which was done.
+async fn back_up(gate: &Gate, password: Option<&str>) -> Result<bool, String> {
+    let path = passfile(&gate.state_dir);
+    if let Some(password) = password {
+        let (path, owner) = (path.clone(), gate.instance.owner.clone());
+        let users = [(crate::managed::KEEPER.to_owned(), password.to_owned())];
+        let write = move || {
+            let users = users.each_ref().map(|(user, password)| (user.as_str(), password.as_str()));
+            postgres::conninfo::write_passfile(&path, &users, &owner)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    }
+    let server = server(&gate.instance, &path);
+    let Some(backup) = gate.archive.backup(&server) else { return Ok(false) };
+    if let Some(prepare) = gate.archive.prepare_backup(&server) {
+        run_call(gate, &prepare).await?;
+    }
+    run_call(gate, &backup).await?;
+    Ok(true)
+}
+
+/// Runs it to its end, however long that takes; it ends with this future.
+async fn run_call(gate: &Gate, call: &Call) -> Result<(), String> {
+    let mut command = gate.instance.owner.command(&call.program);
+    command.args(&call.arguments).envs(call.environment.iter().cloned());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let failed = |error: io::Error| format!("cannot run {}: {error}", call.program);
+    let output = command.spawn().map_err(failed)?.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let said = last_lines(&String::from_utf8_lossy(said), KEPT_LINES);
+    let what = call.arguments.last().map(String::as_str).unwrap_or_default();
+    Err(format!("{} {what} failed ({}): {said}", call.program, output.status))
+}
