@@ -2,6 +2,7 @@
 
 use crate::archive::{self, tool};
 use crate::config::Config;
+use crate::create;
 use crate::managed::Hba;
 use crate::{attach, leave, run, service, status};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -218,6 +219,13 @@ pub(crate) struct Options {
     /// Takes a backup, after each promotion.
     #[arg(long, env = "PGTANDEM_ARCHIVE_BACKUP", value_name = "COMMAND")]
     archive_backup: Option<String>,
+    /// How a copy for a standby is made: basebackup, pgbackrest, or a command, which begins with `/`. Several
+    /// are tried in this order [default: basebackup].
+    #[arg(long, env = "PGTANDEM_CREATE_REPLICA", value_name = "WAY", value_delimiter = ';')]
+    create_replica: Vec<String>,
+    /// After so many seconds without progress a way is given up, and the next one tried [default: 300].
+    #[arg(long, env = "PGTANDEM_CREATE_REPLICA_TIMEOUT", value_name = "SECONDS")]
+    create_replica_timeout: Option<u64>,
     /// As the file says; the flag is one of all commands.
     #[arg(skip)]
     log_format: Option<LogFormat>,
@@ -399,6 +407,12 @@ impl Options {
             archive_push: own.archive_push.or(file.archive_push),
             archive_get: own.archive_get.or(file.archive_get),
             archive_backup: own.archive_backup.or(file.archive_backup),
+            create_replica: if own.create_replica.is_empty() {
+                file.create_replica
+            } else {
+                own.create_replica
+            },
+            create_replica_timeout: own.create_replica_timeout.or(file.create_replica_timeout),
             log_format: file.log_format,
         })
     }
@@ -441,8 +455,11 @@ impl Options {
             get: options.archive_get,
             backup: options.archive_backup,
         };
+        let archive = archive.validate()?;
         Ok(Config {
-            archive: archive.validate()?,
+            create_replica: create::ways(&options.create_replica, archive.as_ref())?,
+            create_replica_patience: create::patience(options.create_replica_timeout)?,
+            archive,
             protocol,
             monitors,
             formation: formation

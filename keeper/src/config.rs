@@ -1,11 +1,13 @@
 //! What a keeper is told at its start, validated.
 
 use crate::archive::Archive;
+use crate::create::Way;
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
 use shared::ids::{FormationId, NodeName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The settings of a keeper.
 #[derive(Clone, Debug)]
@@ -62,4 +64,8 @@ pub struct Config {
     pub watchdog: Option<PathBuf>,
     /// Where WAL and backups are kept, if anywhere.
     pub archive: Option<Archive>,
+    /// How copies are made: the first way that works.
+    pub create_replica: Vec<Way>,
+    /// For how long a copy may make no progress.
+    pub create_replica_patience: Duration,
 }

@@ -62,6 +62,7 @@ impl Agent {
             room: self.room.borrow().iter().map(room).collect(),
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
+            behind: persisted.is_some_and(|persisted| persisted.is_behind(&look.view)),
             archive: archive.map(|condition| condition.view()),
             step: self.node.step.borrow().clone().filter(|_| plan.next != Next::Reached),
             warnings,
@@ -107,10 +108,7 @@ impl Agent {
         if !quiet {
             return None;
         }
-        let lineage = &persisted.assignment.lineage;
-        let position =
-            look.view.established().and_then(|(history, end)| lineage.position(history, end));
-        Some(Sealed { ticket, position })
+        Some(Sealed { ticket, position: persisted.position(&look.view) })
     }
 
     fn failed(&self, look: &Look) -> Option<String> {
