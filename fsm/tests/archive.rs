@@ -274,7 +274,9 @@ fn a_standby_gets_the_history_of_its_group() {
     for file in [segment(2, 10), segment(3, 10), segment(9, 1), history(3), history(8)] {
         assert!(matches!(get(&follower, file), Get::Absent(_)), "{file:?}");
     }
-    let sealed = Persisted { sealed: Some(Ticket(12)), ..standby() };
+    let released = Persisted { sealed: Some(Ticket(12)), ..standby() };
+    assert_eq!(get(&released, segment(5, 19)), Get::Fetch, "until there is another ticket");
+    let sealed = persisted(Goal::Seal { drain: false });
     assert!(matches!(get(&sealed, segment(5, 19)), Get::Absent(_)));
     let rewinding = Scene { rebuilding: true, ..scene(&sealed, &spec, &[], &history_here) };
     assert_eq!(may_get(&rewinding, segment(5, 19)), Get::Fetch);

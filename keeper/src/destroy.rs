@@ -15,8 +15,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the keeper writes into its state directory; who the node is comes last.
-const STATE_FILES: &[&str] =
-    &["postgres.log", "pgpass", "monitor.json", "keeper.lock", "keeper.json"];
+const STATE_FILES: &[&str] = &[
+    "postgres.log",
+    "pgpass",
+    "archive.pgpass",
+    "archive.sock",
+    "archive.json",
+    "monitor.json",
+    "keeper.lock",
+    "keeper.json",
+];
 
 /// For files that appear while a directory is removed.
 const TRIES: usize = 3;

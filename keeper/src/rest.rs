@@ -179,6 +179,11 @@ async fn metrics(State(rest): State<Rest>) -> String {
     if let Some(lsn) = report.postgres.lsn {
         gauge("wal_end_bytes", "", lsn.0.to_string());
     }
+    if let Some(archive) = &report.archive {
+        gauge("archive_waiting_files", "", archive.waiting.to_string());
+        let oldest = archive.oldest_ms.unwrap_or_default() / 1000;
+        gauge("archive_oldest_seconds", "", oldest.to_string());
+    }
     for Replica { node, stalled_ms, .. } in &report.replicas {
         gauge("replica_stalled_ms", &format!("{{node_id=\"{node}\"}}"), stalled_ms.to_string());
     }

@@ -15,6 +15,7 @@ pub mod operator;
 pub mod place;
 pub mod ports;
 pub mod process;
+pub mod repository;
 pub mod sandbox;
 pub mod scratch;
 pub mod site;

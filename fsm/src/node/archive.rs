@@ -198,7 +198,9 @@ fn of_standby(scene: &Scene<'_>, file: WalFile) -> Push {
 /// Whether a file may be fetched. A sealed node gets none, but for what a rewind needs: what it has is
 /// what it is a witness of.
 pub fn may_get(scene: &Scene<'_>, file: WalFile) -> Get {
-    if scene.persisted.sealed.is_some() && !scene.rebuilding {
+    // Not by `sealed`, which a follower keeps until there is another ticket.
+    let goal = &scene.persisted.assignment.goal;
+    if matches!(goal, Goal::Seal { .. } | Goal::FastForward { .. }) && !scene.rebuilding {
         return Get::Absent("this node is sealed");
     }
     let (timeline, end) = match file {

@@ -77,7 +77,11 @@ async fn insist(gate: &Gate, epoch: Epoch, password: Option<&str>) {
                         "the backup after the promotion to epoch {epoch} is complete after {ms} ms"
                     );
                 }
-                gate.condition.send_modify(|condition| condition.backup = None);
+                gate.condition.send_modify(|condition| {
+                    // A restore that begins with it does not come to a gap before it.
+                    let gap = condition.gap.take().filter(|_| !taken);
+                    (condition.backup, condition.gap) = (None, gap);
+                });
                 gate.remember(|known| known.backed_up = epoch).await;
                 return;
             }

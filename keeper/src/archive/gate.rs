@@ -191,6 +191,7 @@ impl Gate {
     /// Answers for ever.
     pub async fn run(self: Arc<Self>, listener: UnixListener) {
         tokio::spawn(Arc::clone(&self).count());
+        tokio::spawn(Arc::clone(&self).follow());
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -392,7 +393,7 @@ impl Gate {
             Some(WalFile::History(timeline)) => Archived { segment: None, history: Some(timeline) },
             Some(WalFile::Partial(_) | WalFile::Backup(_)) | None => return,
         };
-        self.remember(|known| known.archived = newest(before, stored)).await;
+        self.remember(|known| known.archived = newest(known.archived, stored)).await;
     }
 
     /// A node that was copied while nothing could be archived does not have what was before its copy; if
@@ -407,8 +408,8 @@ impl Gate {
 
     /// Changes what is known, durably.
     pub async fn remember(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.condition.borrow().known;
-        change(&mut known);
+        self.condition.send_modify(|condition| change(&mut condition.known));
+        let known = self.condition.borrow().known;
         let (path, owner) = (self.state_dir.join(FILE), self.instance.owner.clone());
         let save = move || state::save_json(&path, &known, &owner);
         match tokio::task::spawn_blocking(save).await {
@@ -417,10 +418,21 @@ impl Gate {
             Ok(Err(error)) => tracing::warn!("{error}"),
             Err(error) => tracing::warn!("what is archived cannot be remembered: {error}"),
         }
-        self.condition.send_modify(|condition| condition.known = known);
     }
 
-    /// Counts what waits, and takes up what others have stored, for ever.
+    /// Takes up what the primary has stored, as it is heard: once this node is the primary itself, what the
+    /// monitor knows of that is what this keeper says.
+    async fn follow(self: Arc<Self>) {
+        let mut heard = self.heard.clone();
+        while heard.changed().await.is_ok() {
+            let archived = self.archived();
+            if archived != self.condition.borrow().known.archived {
+                self.remember(|known| known.archived = newest(known.archived, archived)).await;
+            }
+        }
+    }
+
+    /// Counts what waits, for ever.
     async fn count(self: Arc<Self>) {
         loop {
             let dir = self.instance.data_dir.clone();
@@ -432,10 +444,6 @@ impl Gate {
                 condition.queue = queue;
                 changed
             });
-            let archived = self.archived();
-            if archived != self.condition.borrow().known.archived {
-                self.remember(|known| known.archived = newest(known.archived, archived)).await;
-            }
             tokio::time::sleep(COUNT_AGAIN).await;
         }
     }

@@ -109,7 +109,11 @@ pub(crate) fn get(options: &GetOptions) -> Result<ExitCode, ApiError> {
             Outcome { code: Some(1), .. } => Ok(ExitCode::from(ABSENT)),
             outcome => Err(failed(&question, &outcome)),
         },
-        Reply::Done { .. } | Reply::No { .. } | Reply::Leave => Ok(ExitCode::from(ABSENT)),
+        Reply::No { why } => {
+            tracing::debug!("{} is not fetched: {why}", question.file);
+            Ok(ExitCode::from(ABSENT))
+        }
+        Reply::Done { .. } | Reply::Leave => Ok(ExitCode::from(ABSENT)),
     }
 }
 

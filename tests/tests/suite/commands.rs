@@ -95,6 +95,13 @@ const ROWS: &[Row] = &[
     row("pgtandem-keeper attach", Changes, "{node4}", ("{node4} --monitor nowhere:port", 1)),
     row("pgtandem-keeper drop", Changes, "{node4}", ("{node5}", 3)),
     row("pgtandem-keeper run", Elsewhere("stops"), "", ("{node4}", 3)),
+    row(
+        "pgtandem-keeper wal-push",
+        Elsewhere("backups"),
+        "",
+        ("--state-dir /nowhere /etc/passwd", 4),
+    ),
+    row("pgtandem-keeper wal-get", Elsewhere("backups"), "", ("--state-dir /nowhere some some", 4)),
     row("pgtandem token create", Changes, "", ("--formation nowhere", 1)),
     row("pgtandem token list", Looks, "", ("--formation nowhere", 1)),
     row("pgtandem token revoke", Changes, "{token}", ("no-such-token", 1)),

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod archiving;
+mod backups;
 mod birth;
 mod cannot_run;
 mod catching_up;

@@ -37,6 +37,7 @@ const ALWAYS: &[Expected] = &[
     expected("FATAL:  could not send data to WAL stream", "a primary that died"),
     expected("FATAL:  could not send end-of-streaming message", "a primary that died"),
     expected("FATAL:  archive command was terminated", "one that would have held up a stop"),
+    expected("FATAL:  archive command failed with exit code 126", "the gate, asked during a stop"),
     expected("FATAL:  unexpected postmaster exit", "children of a killed postmaster"),
     expected(
         "\"_sqlx_migrations\" does not exist",
