@@ -31,6 +31,7 @@ mod predictions;
 mod readdressing;
 mod refusals;
 mod registers;
+mod replicas;
 mod services;
 mod settings;
 mod standbys;
