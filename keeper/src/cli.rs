@@ -222,6 +222,7 @@ pub(crate) struct Options {
     /// How a copy for a standby is made: basebackup, pgbackrest, or a command, which begins with `/`. Several
     /// are tried in this order [default: basebackup].
     #[arg(long, env = "PGTANDEM_CREATE_REPLICA", value_name = "WAY", value_delimiter = ';')]
+    #[serde(deserialize_with = "create::one_or_several")]
     create_replica: Vec<String>,
     /// After so many seconds without progress a way is given up, and the next one tried [default: 300].
     #[arg(long, env = "PGTANDEM_CREATE_REPLICA_TIMEOUT", value_name = "SECONDS")]

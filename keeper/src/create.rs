@@ -10,6 +10,7 @@ use postgres::backup::{self, BackupOptions};
 use postgres::conninfo::Source;
 use postgres::instance::Instance;
 use postgres::transfer::{Progress, Reader, parse_progress};
+use serde::{Deserialize, Deserializer};
 use shared::api::ApiError;
 use std::fmt;
 use std::path::PathBuf;
@@ -185,6 +186,20 @@ pub(crate) fn ways(named: &[String], archive: Option<&Archive>) -> Result<Vec<Wa
         ways.push(Way::Basebackup);
     }
     Ok(ways)
+}
+
+/// In the file: a list, or one of it.
+pub(crate) fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Given::deserialize(from)? {
+        Given::One(way) => vec![way],
+        Given::Several(ways) => ways,
+    })
 }
 
 pub(crate) fn patience(seconds: Option<u64>) -> Result<Duration, ApiError> {

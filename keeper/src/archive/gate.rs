@@ -13,7 +13,6 @@ use crate::guard::Right;
 use crate::link::Heard;
 use crate::managed;
 use crate::state::{self, StateError};
-use fsm::Millis;
 use fsm::node::archive::{Get, Push, Scene, WalFile, is_after, may_get, may_push};
 use fsm::node::view::Persisted;
 use postgres::durable;

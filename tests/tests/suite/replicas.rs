@@ -85,7 +85,15 @@ async fn commands_are_tried_in_order_and_what_they_bring_is_checked() -> Result<
     let log = node.keeper_log()?;
     in_order(
         &log,
-        &["fails: ", "no room in the box", "hangs: ", "no progress for 2 s", "foreign: ", "system identifier", "clone is complete"],
+        &[
+            "fails: ",
+            "no room in the box",
+            "hangs: ",
+            "no progress for 2 s",
+            "foreign: ",
+            "system identifier",
+            "clone is complete",
+        ],
     )?;
     for name in ["pid", "child"] {
         let pid = fs::read_to_string(dir.join(name))?.trim().parse()?;
