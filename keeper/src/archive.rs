@@ -5,6 +5,7 @@
 //! decided in `fsm::node::archive`. Not here: how copies are made of backups (`steps/copy.rs`).
 
 pub mod backups;
+pub mod condition;
 mod desk;
 mod fetched;
 pub mod gate;

@@ -3,7 +3,7 @@
 
 use super::Agent;
 use crate::archive::Desk;
-use crate::archive::gate::Condition;
+use crate::archive::condition::Condition;
 use crate::clock;
 use crate::local::Look;
 use crate::watchdog::Watchdog;

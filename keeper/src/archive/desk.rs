@@ -1,6 +1,7 @@
 //! The agent's side of the archive: what it shows to the gate and to the backups, and what it hears of them.
 
-use super::gate::{self, Condition, Facts, Gate, GateError};
+use super::condition::{self, Condition, Known};
+use super::gate::{self, Facts, Gate, GateError};
 use super::{Archive, backups};
 use crate::guard::Right;
 use crate::link::Heard;
@@ -31,7 +32,7 @@ pub struct Desk {
 pub struct Opened {
     archive: Archive,
     listener: UnixListener,
-    known: gate::Known,
+    known: Known,
 }
 
 impl Opened {
@@ -42,7 +43,7 @@ impl Opened {
     ) -> Result<Option<Self>, GateError> {
         let Some(archive) = config.archive.clone() else { return Ok(None) };
         let listener = gate::listen(&config.state_dir, instance)?;
-        let known = gate::load(&config.state_dir)?;
+        let known = condition::load(&config.state_dir)?;
         Ok(Some(Self { archive, listener, known }))
     }
 
@@ -128,8 +129,15 @@ impl Node {
 
     async fn archiving_fault(&mut self) -> Result<Option<String>, postgres::session::SessionError> {
         let name = self.config.name.clone();
+        let given = self.persisted().map(|known| known.assignment.settings.values.clone());
+        let given = given.unwrap_or_default();
         let session = self.session().await?;
         for setting in ["archive_command", "archive_library", "archive_mode"] {
+            if given.contains_key(setting) {
+                return Ok(Some(format!(
+                    "{setting} was set for the formation and is not used here, since the keeper archives; take it back with `pgtandem config unset {setting}`"
+                )));
+            }
             let Some(found) = session.setting(setting).await? else { continue };
             let ours = found.source_file.is_none_or(|file| file.ends_with(postgres::config::FILE));
             if !ours {

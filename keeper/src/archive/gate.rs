@@ -4,26 +4,25 @@
 //! What must hold: nothing but `fsm::node::archive` says yes, and only while somebody waits for it; what is
 //! said to be stored has been stored by the engine, or another keeper has said so.
 
-use super::fetched::Fetched;
-use super::queue::{self, Queue};
+use super::condition::{self, Condition, Known, newest};
+use super::queue;
 use super::talk::{HOLD, LINE_LIMIT, Outcome, Question, Reply, Verb, socket};
 use super::{Archive, Server};
 use crate::clock;
 use crate::guard::Right;
 use crate::link::Heard;
 use crate::managed;
-use crate::state::{self, StateError};
+use crate::state::StateError;
 use fsm::node::archive::{Get, Push, Scene, WalFile, is_after, may_get, may_push};
 use fsm::node::view::Persisted;
 use postgres::durable;
 use postgres::instance::Instance;
 use postgres::pidfile::PidStatus;
 use postgres::postmaster::Postmaster;
-use serde::{Deserialize, Serialize};
 use shared::history::History;
-use shared::ids::{Epoch, NodeId};
+use shared::ids::NodeId;
 use shared::lsn::Lsn;
-use shared::report::{ArchiveView, Archived, ArchivedUpTo};
+use shared::report::{Archived, ArchivedUpTo};
 use shared::spec::Spec;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -35,8 +34,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// What is known of the archive, within the state directory.
-const FILE: &str = "archive.json";
 /// A question is one line, and comes at once.
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 /// How often a held question is looked at where nothing has changed: that somebody else stops the server
@@ -64,61 +61,6 @@ pub struct Facts {
     pub segment_size: u64,
     /// A rewind or a copy is under way.
     pub rebuilding: bool,
-}
-
-/// What is known of the archive, durably.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Known {
-    /// What is stored.
-    pub archived: Archived,
-    /// The newest epoch of which a backup was taken.
-    pub backed_up: Epoch,
-}
-
-/// How the archive does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
-    /// What is known.
-    pub known: Known,
-    /// What waits to be archived.
-    pub queue: Queue,
-    /// Why the last file was not stored.
-    pub push: Option<String>,
-    /// Why the last file was not delivered.
-    pub get: Option<String>,
-    /// Why there is no backup since the promotion.
-    pub backup: Option<String>,
-    /// What can be in no archive any more.
-    pub gap: Option<String>,
-    /// What it has said when it was asked for segments.
-    pub fetched: Fetched,
-}
-
-impl Condition {
-    /// For the report.
-    pub fn view(&self) -> ArchiveView {
-        let oldest_ms = self.queue.oldest.map(|age| age.as_millis());
-        ArchiveView {
-            archived: self.known.archived,
-            waiting: self.queue.waiting,
-            oldest_ms: oldest_ms.and_then(|ms| u64::try_from(ms).ok()),
-        }
-    }
-
-    /// For people, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        let view = self.view();
-        let late = fsm::node::archive::is_late(&view).then(|| {
-            format!(
-                "{} files of pg_wal wait to be archived, the oldest for {} s",
-                view.waiting,
-                view.oldest_ms.unwrap_or_default() / 1000
-            )
-        });
-        let all = [&self.push, &self.get, &self.backup, &self.gap, &late];
-        all.into_iter().flatten().cloned().collect()
-    }
 }
 
 /// The gate.
@@ -179,11 +121,6 @@ pub fn listen(state_dir: &Path, instance: &Instance) -> Result<UnixListener, Gat
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     instance.owner.chown(&path).map_err(|error| failed(io::Error::other(error)))?;
     Ok(listener)
-}
-
-/// What was known when the last keeper ended.
-pub fn load(state_dir: &Path) -> Result<Known, StateError> {
-    state::load_json(&state_dir.join(FILE))
 }
 
 impl Gate {
@@ -409,8 +346,8 @@ impl Gate {
     pub async fn remember(&self, change: impl FnOnce(&mut Known)) {
         self.condition.send_modify(|condition| change(&mut condition.known));
         let known = self.condition.borrow().known;
-        let (path, owner) = (self.state_dir.join(FILE), self.instance.owner.clone());
-        let save = move || state::save_json(&path, &known, &owner);
+        let (dir, owner) = (self.state_dir.clone(), self.instance.owner.clone());
+        let save = move || condition::save(&dir, &known, &owner);
         match tokio::task::spawn_blocking(save).await {
             Ok(Ok(())) => {}
             // It is known again with the next file.
@@ -448,21 +385,6 @@ impl Gate {
     }
 }
 
-/// Whether this is about a segment that PostgreSQL needs next.
-fn is_fetch(question: &Question) -> bool {
-    question.verb == Verb::Get && !question.file.contains('.')
-}
-
-/// The newer of both, in either respect. Timelines of a group only grow.
-fn newest(one: Archived, other: Archived) -> Archived {
-    let place = |it: &ArchivedUpTo| (it.timeline, it.end);
-    let both = [one.segment, other.segment];
-    Archived {
-        segment: both.into_iter().flatten().max_by_key(place),
-        history: one.history.max(other.history),
-    }
-}
-
 /// The password file of the keeper's own role, for engines that take backups.
 pub fn passfile(state_dir: &Path) -> PathBuf {
     state_dir.join("archive.pgpass")
@@ -477,6 +399,11 @@ pub fn server<'a>(instance: &'a Instance, passfile: &'a Path) -> Server<'a> {
         user: managed::KEEPER,
         passfile,
     }
+}
+
+/// Whether this is about a segment that PostgreSQL needs next.
+fn is_fetch(question: &Question) -> bool {
+    question.verb == Verb::Get && !question.file.contains('.')
 }
 
 async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {

@@ -57,7 +57,7 @@ impl Repository {
     fn write(&self, name: &str, repo: &Path) -> Result<()> {
         let at = |what: &str| self.dir.path().join(what).display().to_string();
         let text = format!(
-            "[global]\nrepo1-path={}\nrepo1-retention-full=9\nlog-path={}\nlock-path={}\ncompress-level=1\n",
+            "[global]\nrepo1-path={}\nrepo1-retention-full=9\nlog-path={}\nlock-path={}\ncompress-type=none\n",
             repo.display(),
             at("log"),
             at(&format!("lock/{name}")),
