@@ -11,4 +11,4 @@ pub mod view;
 pub mod vitals;
 
 pub use plan::{Plan, Step, plan};
-pub use view::{Data, File, LocalView, Process, Server, Sync, Upstream};
+pub use view::{Archive, Data, File, LocalView, Process, Server, Sync, Upstream};

@@ -66,6 +66,8 @@ fn persisted(goal: Goal) -> Persisted {
         ancestors: Vec::new(),
     };
     Persisted {
+        owes: None,
+        restored: false,
         own: Some(OWN),
         promoted: matches!(goal, Goal::Primary { .. }).then_some(promoted),
         assignment: Assignment {

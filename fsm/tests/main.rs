@@ -13,6 +13,7 @@ mod adopt;
 mod answers;
 mod archive;
 mod cascades;
+mod catching_up;
 mod decisions;
 mod election;
 mod explain;

@@ -5,7 +5,7 @@ use crate::rig::{Outcome, Rig};
 use fsm::node::consent::Asked;
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Lack, Persisted};
-use fsm::node::{Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
+use fsm::node::{Archive, Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
 use shared::goal::{self, Assignment, Goal, Member, Order, Orders};
 use shared::history::{History, Lineage, LineageEntry, Segment, Start};
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
@@ -204,7 +204,8 @@ fn files(epoch: u64) -> Vec<File> {
     for upstream in &upstreams {
         for spec in &specs {
             for current in [true, false] {
-                files.push(File { upstream: upstream.clone(), spec: spec.clone(), current });
+                let (upstream, spec) = (upstream.clone(), spec.clone());
+                files.push(File { upstream, spec, current, restore: false });
             }
         }
     }
@@ -237,6 +238,8 @@ fn memories(assignment: &Assignment) -> Vec<Persisted> {
                     sealed,
                     promoted: promoted.clone(),
                     admitted,
+                    owes: None,
+                    restored: false,
                 });
             }
         }
@@ -422,10 +425,12 @@ fn sync_fits(view: &LocalView) -> bool {
 fn flags_do_not_keep_a_goal_from_being_reached() {
     let mut seen = BTreeSet::new();
     for assignment in goals() {
-        let persisted = memories(&assignment).remove(0);
         for (body, end) in bodies() {
             for bits in 0..64_u32 {
                 let flag = |bit: u32| bits & (1 << bit) != 0;
+                let memory = memories(&assignment).remove(0);
+                let persisted = Persisted { restored: bits % 11 < 5, ..memory };
+                let restore = bits % 13 < 4 && body.server.as_ref().is_none_or(|s| !s.streaming);
                 let view = LocalView {
                     heard: flag(0),
                     may_write: flag(1),
@@ -444,6 +449,12 @@ fn flags_do_not_keep_a_goal_from_being_reached() {
                         1 => Some(fsm::node::view::Due::Copy),
                         _ => None,
                     },
+                    archive: match bits % 17 {
+                        0..=5 => Archive::None,
+                        6..=11 => Archive::Unasked,
+                        _ => Archive::Exhausted,
+                    },
+                    file: File { restore, current: true, ..body.file.clone() },
                     ..body.clone()
                 };
                 if !is_coherent(&view, &persisted, end) {
@@ -573,11 +584,10 @@ fn an_accepted_timeline_is_taken_from_its_node_only() {
             sealed: true,
             streaming: false,
         });
-        let file = File { upstream: None, spec: None, current: true };
+        let file = File { upstream: None, spec: None, current: true, restore: false };
         LocalView { data, process, server, file, heard: true, ..empty_view() }
     };
-    let persisted =
-        Persisted { own: Some(OWN), assignment, sealed: None, promoted: None, admitted: None };
+    let persisted = Persisted { admitted: None, ..memories(&assignment).remove(0) };
     let next = |view: &LocalView| plan(view, Some(&persisted)).next;
     let clone = Next::Do(fsm::node::Step::Clone { from: UPSTREAM });
     assert_eq!(next(&sealed(&[(1, 400)], 2, 500)), clone);

@@ -3,7 +3,7 @@
 
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Persisted};
-use fsm::node::{Data, LocalView, Plan, Step, Sync, Upstream, plan};
+use fsm::node::{Archive, Data, LocalView, Plan, Step, Sync, Upstream, plan};
 use shared::goal::Goal;
 use shared::history::{History, Segment};
 use shared::ids::{Epoch, TimelineId};
@@ -180,10 +180,14 @@ impl Rig {
             return true;
         }
         match &self.view.file.upstream {
+            None if server.sealed && self.view.file.restore => {
+                let had = std::mem::replace(&mut self.view.archive, Archive::Exhausted);
+                had == Archive::Unasked
+            }
             None if server.sealed => false,
             None if self.stuck => {
                 self.view.sealing_for_ms += 1000;
-                self.view.sealing_for_ms < 10_000
+                self.view.sealing_for_ms < 12_000
             }
             None => {
                 show_signs(&mut self.view);

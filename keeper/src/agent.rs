@@ -269,6 +269,7 @@ impl Agent {
             may_write: self.may_write(heard.answer.is_some() || self.is_suspended()),
             stopping,
             full: self.room.borrow().iter().any(|found| !room(found).suffices()),
+            fetched: self.archive.as_ref().map(|archive| archive.condition().fetched),
         }
     }
 

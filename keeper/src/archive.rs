@@ -7,12 +7,14 @@
 pub mod backups;
 pub mod condition;
 mod desk;
+mod fetched;
 pub mod gate;
 pub mod queue;
 mod talk;
 pub(crate) mod tool;
 
 pub use desk::{Desk, Opened};
+pub use fetched::Fetched;
 
 use crate::cli::failure;
 use serde::{Deserialize, Serialize};

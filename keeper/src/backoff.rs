@@ -66,6 +66,7 @@ pub fn is_heavy(step: &Step) -> bool {
         Step::StartStandby | Step::StartPrimary | Step::Clone { .. } | Step::Rewind { .. } => true,
         Step::Initialise
         | Step::Adopt
+        | Step::CatchUp
         | Step::Configure(_)
         | Step::StopFast
         | Step::StopImmediate

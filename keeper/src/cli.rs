@@ -2,6 +2,7 @@
 
 use crate::archive::{self, tool};
 use crate::config::Config;
+use crate::create;
 use crate::managed::Hba;
 use crate::{attach, leave, run, service, status};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -229,6 +230,14 @@ pub(crate) struct Options {
     /// How many seconds a hook may take; then it is killed [default: 10].
     #[arg(long, env = "PGTANDEM_HOOK_TIMEOUT", value_name = "SECONDS")]
     hook_timeout: Option<u32>,
+    /// How a copy for a standby is made: basebackup, pgbackrest, or a command, which begins with `/`. Several
+    /// are tried in this order [default: basebackup].
+    #[arg(long, env = "PGTANDEM_CREATE_REPLICA", value_name = "WAY", value_delimiter = ';')]
+    #[serde(deserialize_with = "create::one_or_several")]
+    create_replica: Vec<String>,
+    /// After so many seconds without progress a way is given up, and the next one tried [default: 300].
+    #[arg(long, env = "PGTANDEM_CREATE_REPLICA_TIMEOUT", value_name = "SECONDS")]
+    create_replica_timeout: Option<u64>,
     /// As the file says; the flag is one of all commands.
     #[arg(skip)]
     log_format: Option<LogFormat>,
@@ -412,6 +421,12 @@ impl Options {
             archive_backup: own.archive_backup.or(file.archive_backup),
             hook: own.hook.or(file.hook),
             hook_timeout: own.hook_timeout.or(file.hook_timeout),
+            create_replica: if own.create_replica.is_empty() {
+                file.create_replica
+            } else {
+                own.create_replica
+            },
+            create_replica_timeout: own.create_replica_timeout.or(file.create_replica_timeout),
             log_format: file.log_format,
         })
     }
@@ -454,8 +469,11 @@ impl Options {
             get: options.archive_get,
             backup: options.archive_backup,
         };
+        let archive = archive.validate()?;
         Ok(Config {
-            archive: archive.validate()?,
+            create_replica: create::ways(&options.create_replica, archive.as_ref())?,
+            create_replica_patience: create::patience(options.create_replica_timeout)?,
+            archive,
             protocol,
             monitors,
             formation: formation

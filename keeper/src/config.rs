@@ -1,6 +1,7 @@
 //! What a keeper is told at its start, validated.
 
 use crate::archive::Archive;
+use crate::create::Way;
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
 use hooks::Hook;
@@ -68,4 +69,8 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// How long each may take.
     pub hook_timeout: Duration,
+    /// How copies are made: the first way that works.
+    pub create_replica: Vec<Way>,
+    /// For how long a copy may make no progress.
+    pub create_replica_patience: Duration,
 }

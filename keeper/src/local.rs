@@ -1,5 +1,6 @@
 //! Looking at the node: files, process, and what Postgres answers. Facts only.
 
+use crate::archive::Fetched;
 use crate::clock;
 use crate::managed;
 use crate::node::{Checkpoint, Node, disk};
@@ -48,6 +49,8 @@ pub struct Circumstances {
     pub stopping: bool,
     /// There is no room on its disks: no wonder that it does not run.
     pub full: bool,
+    /// What the archive has said, where there is one.
+    pub fetched: Option<Fetched>,
 }
 
 impl Node {
@@ -96,6 +99,10 @@ impl Node {
         }
         let file = self.file();
         let upstream_lacks = self.upstream_lacks(&file, server.as_ref()).await;
+        let archive = self.look_at_archive(&file, server.as_ref(), circumstances.fetched);
+        if server.as_ref().is_some_and(|server| server.streaming) {
+            self.leads_somewhere();
+        }
         let view = LocalView {
             data,
             process,
@@ -117,6 +124,7 @@ impl Node {
                 .or_else(|| self.listens_elsewhere().then_some(Due::Restart)),
             // Said by those who run them.
             hook: Asked::Clear,
+            archive,
         };
         Look { view, postgres, walsenders }
     }
@@ -369,9 +377,9 @@ impl Node {
     /// What the managed file says, and whether it is what would be written now.
     pub fn file(&self) -> File {
         let found = disk(|| ManagedConfig::read(&self.instance.data_dir)).ok().flatten();
-        let Some(found) = found else { return File { upstream: None, spec: None, current: false } };
-        let (upstream, spec) = managed::read(&found);
-        let file = File { upstream, spec, current: true };
+        let unwritten = File { upstream: None, spec: None, current: false, restore: false };
+        let Some(found) = found else { return unwritten };
+        let file = managed::read(&found);
         let current = self.persisted().is_some_and(|persisted| {
             let rules = managed::hba_rules(self.config.hba, &persisted.assignment.members);
             let given = self.settings_to_write(&persisted.assignment, &Given::read(&found));

@@ -37,6 +37,13 @@ const FIXED: &[(&str, &str)] = &[
     // A crash of one process is for the keeper to count and to mend: a server that starts itself again
     // and again would look as if it were starting for the first time.
     ("restart_after_crash", "off"),
+    // A backup may have been taken where somebody recovered by hand.
+    ("recovery_target", ""),
+    ("recovery_target_lsn", ""),
+    ("recovery_target_name", ""),
+    ("recovery_target_time", ""),
+    ("recovery_target_timeline", "latest"),
+    ("recovery_target_xid", ""),
     // A rewind needs the log back to the checkpoint before the fork; it also copies all that its
     // source keeps, so more would make it slow.
     ("wal_keep_size", "64MB"),
@@ -46,6 +53,7 @@ const FIXED: &[(&str, &str)] = &[
 pub fn render(node: &Node, assignment: &Assignment, file: &File, given: &Given) -> ManagedConfig {
     let mut config = ManagedConfig::default();
     config.set_note("upstream", upstream_note(file.upstream.as_ref()));
+    config.set_note("restore", file.restore.to_string());
     config.set_note("spec", serde_json::to_string(&file.spec).unwrap_or_default());
     for (name, value) in node.instance.listen_settings() {
         config.set(name, value);
@@ -69,16 +77,19 @@ pub fn render(node: &Node, assignment: &Assignment, file: &File, given: &Given) 
         // A library would go before the command.
         config.set("archive_library", "");
         config.set("archive_command", archive.archive_command(&node.config.state_dir));
+        let restore = archive.restore_command(&node.config.state_dir);
+        config.set("restore_command", if file.restore { restore } else { String::new() });
     }
     given.write(&mut config);
     config
 }
 
-/// What a file that was written by [`render`] says; an unreadable note counts as blocking and alone.
-pub fn read(config: &ManagedConfig) -> (Option<Upstream>, Option<Spec>) {
+/// What a file that was written by [`render`] says, if nothing else has changed since; an unreadable note
+/// counts as blocking and alone.
+pub fn read(config: &ManagedConfig) -> File {
     let upstream = config.note("upstream").and_then(parse_upstream);
     let spec = config.note("spec").and_then(|text| serde_json::from_str(text).ok()).flatten();
-    (upstream, spec)
+    File { upstream, spec, current: true, restore: config.note("restore") == Some("true") }
 }
 
 fn upstream_note(upstream: Option<&Upstream>) -> String {

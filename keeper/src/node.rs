@@ -68,6 +68,8 @@ pub struct Node {
     pub warnings: BTreeMap<&'static str, String>,
     /// Disarmed when it is dropped with the node.
     pub watchdog: Option<Watchdog>,
+    /// Where the log ended when the archive had no more for it.
+    pub asked: Option<Lsn>,
 }
 
 /// What was seen since Postgres was started, stopped or reconfigured.
@@ -99,6 +101,17 @@ pub struct Seen {
     pub slots_at: Option<Millis>,
     /// What an upstream was asked from which nothing comes.
     pub question: Option<Question>,
+    /// How WAL comes from the archive, while it shall.
+    pub fetching: Option<Fetching>,
+}
+
+/// Since when WAL comes from the archive.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetching {
+    /// Since when it shall.
+    pub since: Millis,
+    /// What had come when something came last.
+    pub came: (u64, Option<Lsn>),
 }
 
 impl Default for Seen {
@@ -117,6 +130,7 @@ impl Default for Seen {
             moved: BTreeMap::new(),
             slots_at: None,
             question: None,
+            fetching: None,
         }
     }
 }
@@ -159,9 +173,21 @@ pub struct Job {
     /// Done and total, in bytes.
     pub progress: watch::Receiver<Option<(u64, u64)>>,
     /// Itself.
-    pub task: JoinHandle<Result<(), String>>,
+    pub task: JoinHandle<Result<Made, String>>,
     /// How it ended.
-    pub outcome: Option<Result<(), String>>,
+    pub outcome: Option<Result<Made, String>>,
+}
+
+/// What a copy or a rewind has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// A prefix of the primary, by its making.
+    OfThePrimary,
+    /// Something older, in this way.
+    Restored {
+        /// As the operator has named it.
+        way: String,
+    },
 }
 
 impl Job {
@@ -206,6 +232,7 @@ impl Node {
             step: watch::Sender::new(None),
             warnings: BTreeMap::new(),
             watchdog: None,
+            asked: None,
         }
     }
 
@@ -270,6 +297,7 @@ impl Node {
     pub fn reload(&mut self) {
         self.seen.sealed = false;
         self.seen.sealing_since = None;
+        self.seen.fetching = None;
         self.settings.reloads();
         if let Some(postmaster) = self.running()
             && let Err(error) = postmaster.signal(Signal::Reload)

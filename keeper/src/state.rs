@@ -37,6 +37,8 @@ pub struct State {
     pub rebuilding: bool,
     /// The WAL directory elsewhere that was empty when we began to fill it: what is in it is ours.
     pub wal_dir: Option<PathBuf>,
+    /// The way in which the data was made from a backup, as long as it has not led to a standby that streams.
+    pub made_by: Option<String>,
     /// The tablespaces that were empty when we began to fill them, the same.
     pub tablespaces: BTreeSet<PathBuf>,
     /// A keeper process took its first lease by itself (rule 13) and none has been granted since: the

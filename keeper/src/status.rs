@@ -143,6 +143,22 @@ const RULES: &[(&str, &str, &str)] = &[
     ("target reached", "fast_forward", "configure without upstream, wait for the three signs"),
     ("empty or half-made data directory", "follow", "clone"),
     ("postgres is writable", "follow", "stop (immediate)"),
+    (
+        "restored from a backup, and the archive may have more",
+        "follow",
+        "configure with the archive and without upstream, start as a standby",
+    ),
+    (
+        "the upstream lacks WAL, and the archive may have it",
+        "follow",
+        "catch up from the archive: no upstream, no admission",
+    ),
+    (
+        "the archive has no more",
+        "follow",
+        "configure without it, wait for the three signs; clone where it never became consistent",
+    ),
+    ("the upstream lacks WAL, and so does the archive", "follow", "clone"),
     ("end of the log unknown", "follow", "seal"),
     ("log is a prefix of the upstream's history", "follow", "admission, configure, stream"),
     (

@@ -110,6 +110,7 @@ pub(crate) fn limit(step: &Step) -> Option<Duration> {
         Step::Checkpoint => Some(promote::CHECKPOINT_LIMIT),
         Step::Clone { .. } | Step::Rewind { .. } | Step::Barrier(_) => None,
         Step::Adopt
+        | Step::CatchUp
         | Step::Configure(_)
         | Step::StartStandby
         | Step::StartPrimary
@@ -134,6 +135,7 @@ impl Node {
             Step::Restart => self.stop_to_restart().await,
             Step::Admit { upstream, admission } => self.admit(*upstream, *admission).await,
             Step::Clone { from } => self.begin_clone(*from).await,
+            Step::CatchUp => self.catch_up().await,
             Step::Rewind { from } => self.begin_rewind(*from).await,
             Step::Promote { timeline } => self.promote(*timeline).await,
             Step::ConfirmPromotion => self.confirm_promotion().await,

@@ -11,8 +11,9 @@ use crate::instance::{Instance, blocking};
 use crate::programs::Program;
 use crate::run;
 use crate::session::primary::Tablespace;
-use crate::transfer::{Transfer, TransferError};
+use crate::transfer::{Transfer, TransferError, parse_progress};
 use std::path::PathBuf;
+use tokio::process::Command;
 
 /// The `application_name` of copies; no member has it.
 pub const APPLICATION_NAME: &str = "pgtandem-clone";
@@ -60,6 +61,12 @@ pub async fn start(
         Ok(())
     })
     .await?;
+    let command = command(instance, source, options);
+    Ok(Transfer::start(command, Program::PgBasebackup.name(), parse_progress)?)
+}
+
+/// How `pg_basebackup` is called; the directories that it fills are there, and empty.
+pub fn command(instance: &Instance, source: &Source, options: &BackupOptions) -> Command {
     let mut command = run::command(instance, Program::PgBasebackup);
     command.arg("-D").arg(instance.data_dir.path());
     command.arg("--dbname").arg(source.conninfo(APPLICATION_NAME, &[]));
@@ -75,5 +82,5 @@ pub async fn start(
     if let Some(dir) = &options.wal_dir {
         command.arg("--waldir").arg(dir);
     }
-    Ok(Transfer::start(command, Program::PgBasebackup)?)
+    command
 }

@@ -12,7 +12,7 @@ use crate::conninfo::Source;
 use crate::instance::Instance;
 use crate::programs::Program;
 use crate::run;
-use crate::transfer::{Progress, Transfer, TransferError};
+use crate::transfer::{Progress, Transfer, TransferError, parse_progress};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -69,7 +69,7 @@ pub fn start(
     if options.restore_target_wal {
         command.arg("--restore-target-wal");
     }
-    Ok(Rewind { transfer: Transfer::start(command, Program::PgRewind)? })
+    Ok(Rewind { transfer: Transfer::start(command, Program::PgRewind.name(), parse_progress)? })
 }
 
 impl Rewind {

@@ -109,6 +109,41 @@ pub fn place_placeholders(
     Ok(placed)
 }
 
+/// Writes the history files that a standby needs which begins on timeline `own` and follows a server with
+/// this history: a backup brings none. Numbers that the history does not go through get a placeholder,
+/// without which PostgreSQL does not look for the numbers behind them.
+pub fn write_histories(
+    dir: &DataDir,
+    own: TimelineId,
+    (newest, content): (TimelineId, &str),
+    owner: &Owner,
+) -> Result<(), TimelinesError> {
+    let history = History::parse(newest, content)?;
+    if newest.0.saturating_sub(own.0) > MOST_PLACEHOLDERS {
+        return Err(TimelinesError::TooMany { own, reserved: newest });
+    }
+    for number in own.0..=newest.0 {
+        let timeline = TimelineId(number);
+        let before = history.ancestors.iter().position(|segment| segment.timeline == timeline);
+        let text = match before {
+            _ if timeline == newest => content.to_owned(),
+            Some(ancestors) => lines_of(content, ancestors),
+            None => String::new(),
+        };
+        // The first timeline has none.
+        if !(text.is_empty() && timeline == own) {
+            durable::write(&history_path(dir, timeline), text.as_bytes(), FILE_MODE, owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a history file about its first timelines: the history of the next one.
+fn lines_of(content: &str, timelines: usize) -> String {
+    let is_line = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with('#');
+    content.lines().filter(is_line).take(timelines).map(|line| format!("{line}\n")).collect()
+}
+
 /// Removes the empty history files above the newest real one and above the control file's timeline;
 /// returns how many.
 pub fn remove_trailing_placeholders(
@@ -215,6 +250,20 @@ mod tests {
         fn own(&self, timeline: u32) -> u32 {
             own_history(&self.0, &control(timeline)).unwrap().timeline.0
         }
+    }
+
+    #[test]
+    fn a_backup_gets_the_histories_that_lie_before_it() {
+        let wal = Wal::new(&[], &[]);
+        let dir = &wal.0;
+        let content = "1\t0/64\tx\n\n3\t0/C8\tx\n";
+        write_histories(dir, TimelineId(1), (TimelineId(5), content), &Owner::current()).unwrap();
+        let read = |number: u32| fs::read_to_string(history_path(dir, TimelineId(number))).ok();
+        assert_eq!(read(1), None);
+        assert_eq!(read(2).as_deref(), Some(""));
+        assert_eq!(read(3).as_deref(), Some("1\t0/64\tx\n"));
+        assert_eq!(read(4).as_deref(), Some(""));
+        assert_eq!(read(5).as_deref(), Some(content));
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub struct Report {
     /// Why it is not to be promoted for now: what its `pre_promote` hook has said. It is a witness all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vetoes: Option<String>,
+    /// Its copy is older than what it may have acknowledged before: no witness until it has caught up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
     /// How far its archive is, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveView>,
@@ -162,6 +165,7 @@ impl Report {
             done: Orders::default(),
             stray: None,
             vetoes: None,
+            behind: false,
             archive: None,
             cascades: true,
             needs_primary: false,

@@ -359,6 +359,7 @@ fn effect(view: &LocalView, persisted: Option<&Persisted>, step: &Step) -> Class
         | Step::StopImmediate
         | Step::Restart
         | Step::Admit { .. }
+        | Step::CatchUp
         | Step::Promote { .. }
         | Step::ConfirmPromotion
         | Step::Block

@@ -41,6 +41,7 @@ impl World {
         let copying = self.look_after_job(id);
         self.note_replies(id);
         let lacks = self.upstream_lacks(id);
+        self.look_at_archive(id);
         let machine = self.machines.get_mut(id)?;
         machine.view.upstream_lacks = lacks;
         machine.look(now);
@@ -114,15 +115,24 @@ impl World {
             .confirm_upstream(id, job.from)
             .map(|m| (m.log.clone(), m.view.file.clone(), m.wal_from));
         let broken = self.faulty && self.random.one_in(6);
+        let backup = self.backup();
         let Some(machine) = self.machines.get_mut(id) else { return false };
+        let restores = job.restores && backup.is_some();
         machine.job = None;
         let (Some((log, file, wal_from)), false) = (source, broken) else { return false };
+        if let Some(backup) = backup.filter(|_| restores) {
+            machine.restore(backup);
+            self.say(|| format!("node {id}: restored from a backup"));
+            return false;
+        }
         if let Some(persisted) = machine.persisted.as_mut() {
             machine.view.file = file;
             finish_copy(&mut machine.view, persisted, job.from, &log.history());
             let slot = persisted.admitted.map(|admitted| (id, admitted.admission));
             machine.control = log.timeline();
             machine.log = log;
+            machine.asked = None;
+            machine.from_backup = false;
             machine.wal_from = wal_from;
             machine.slots.clear();
             machine.refresh();
@@ -197,6 +207,7 @@ impl World {
             | Step::StartPrimary
             | Step::StopImmediate
             | Step::ConfirmPromotion
+            | Step::CatchUp
             | Step::Checkpoint => self.simple(id, step),
         }
         self.acknowledge(id);
@@ -223,7 +234,7 @@ impl World {
                 machine.server.waiting_from = machine.log.records().len();
                 machine.replay_stuck = false;
             }
-            Step::Configure(_) | Step::Block | Step::Set(_) | Step::Adopt => {
+            Step::Configure(_) | Step::CatchUp | Step::Block | Step::Set(_) | Step::Adopt => {
                 if let Some(keeper) = &mut machine.keeper {
                     keeper.sealing_since = None;
                 }
@@ -261,6 +272,10 @@ impl World {
         if self.confirm_upstream(id, from).is_none_or(|m| rewind && !checkpointed(m)) {
             return;
         }
+        let end = self.confirm_upstream(id, from).map(|upstream| upstream.log.end());
+        let trusts = self.mutation == Mutation::TrustsBackups;
+        let again = self.machines.get(id).is_some_and(|machine| machine.from_backup);
+        let restores = !rewind && self.archives && !again && self.random.one_in(2);
         if let Some(machine) = self.machines.get_mut(id)
             && let Some(persisted) = machine.persisted.as_mut()
         {
@@ -268,7 +283,10 @@ impl World {
             machine.server = ServerMemory::default();
             machine.replay_stuck = false;
             begin_copy(&mut machine.view, persisted);
-            machine.job = Some(Job { from, epoch });
+            if let Some(lsn) = end.filter(|_| !rewind && !trusts) {
+                persisted.owes = Some(Position { epoch, lsn });
+            }
+            machine.job = Some(Job { from, epoch, restores });
             if !rewind {
                 if let Some(keeper) = &mut machine.keeper {
                     keeper.down_since = None;
@@ -570,6 +588,7 @@ impl Machine {
             done: self.done,
             vetoes: keeper.vetoes(now),
             stray: self.persisted.as_ref().and_then(|known| stray(&self.view, known)),
+            behind: self.persisted.as_ref().is_some_and(|known| known.is_behind(&self.view)),
             archive: None,
             cascades: true,
             needs_primary: needs_primary(plan),
@@ -586,10 +605,7 @@ impl Machine {
         if !quiet {
             return None;
         }
-        let lineage = &persisted.assignment.lineage;
-        let established = self.view.established();
-        let position = established.and_then(|(history, end)| lineage.position(history, end));
-        Some(Sealed { ticket, position })
+        Some(Sealed { ticket, position: persisted.position(&self.view) })
     }
 
     /// For a mutation: a timeline of no epoch is as good as the newest epoch with a lower number.

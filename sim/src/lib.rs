@@ -21,6 +21,7 @@ pub mod search;
 pub mod walk;
 pub mod world;
 
+mod archive;
 mod faults;
 mod hook;
 mod mutation;

@@ -117,6 +117,14 @@ impl Log {
         true
     }
 
+    /// Its first records, as a backup of an earlier moment has them.
+    #[must_use]
+    pub fn up_to(&self, records: usize) -> Self {
+        let forks = self.forks.iter().filter(|fork| fork.1 < records || fork.1 == 0).copied();
+        let records = self.records.iter().take(records).copied();
+        Self { forks: forks.collect(), records: records.collect() }
+    }
+
     /// Whether its last record is a client's.
     pub fn ends_with_commit(&self) -> bool {
         self.records.last().is_some_and(|record| record.is_commit())

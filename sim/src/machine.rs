@@ -63,6 +63,10 @@ pub struct Machine {
     pub dropped: bool,
     /// The keeper has fenced its Postgres, for a mutation.
     pub was_fenced: bool,
+    /// Where its log ended when the archive had no more for it.
+    pub asked: Option<Lsn>,
+    /// Its data was made from a backup: the next copy is made in another way.
+    pub from_backup: bool,
 }
 
 /// The clocks of a host, made from the time of the world.
@@ -278,6 +282,8 @@ pub struct Job {
     pub from: NodeId,
     /// The epoch it is for.
     pub epoch: Epoch,
+    /// It is made from a backup.
+    pub restores: bool,
 }
 
 impl Machine {
@@ -306,6 +312,8 @@ impl Machine {
             wal_from: 0,
             dropped: false,
             was_fenced: false,
+            asked: None,
+            from_backup: false,
         }
     }
 

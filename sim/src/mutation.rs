@@ -85,11 +85,13 @@ pub enum Mutation {
     KeepsOldSlots,
     /// A node that streams from a standby is in the sync set.
     CountsCascaded,
+    /// What was restored from a backup is a witness from its first moment on.
+    TrustsBackups,
 }
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -130,6 +132,7 @@ impl Mutation {
         Self::SaysDone,
         Self::KeepsOldSlots,
         Self::CountsCascaded,
+        Self::TrustsBackups,
     ];
 }
 

@@ -3,7 +3,7 @@
 
 use fsm::node::consent::Asked;
 use fsm::node::view::{Admitted, Due, Lack, Persisted};
-use fsm::node::{Data, File, LocalView, Process, Server, Step, Sync, Upstream, primary};
+use fsm::node::{Archive, Data, File, LocalView, Process, Server, Step, Sync, Upstream, primary};
 use shared::history::History;
 use shared::ids::{NodeId, SystemIdentifier, TimelineId};
 use shared::lsn::Lsn;
@@ -17,7 +17,7 @@ pub fn empty_view() -> LocalView {
         data: Data::Empty,
         process: Process::Stopped,
         server: None,
-        file: File { upstream: None, spec: None, current: false },
+        file: File { upstream: None, spec: None, current: false, restore: false },
         sync: Sync::Unknown,
         settled: false,
         sealing_for_ms: 0,
@@ -30,6 +30,7 @@ pub fn empty_view() -> LocalView {
         upstream_lacks: None,
         due: None,
         hook: Asked::Clear,
+        archive: Archive::None,
     }
 }
 
@@ -54,7 +55,12 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
             let epoch = persisted.assignment.epoch;
             persisted.admitted =
                 Some(Admitted { upstream: *upstream, epoch, admission: *admission });
+            persisted.restored = false;
             view.upstream_lacks = view.upstream_lacks.filter(|lack| *lack != Lack::Slot);
+        }
+        Step::CatchUp => {
+            persisted.admitted = None;
+            configure(view, &File { restore: true, ..blocking_file() });
         }
         Step::Clone { from } | Step::Rewind { from } => {
             begin_copy(view, persisted);
@@ -76,7 +82,7 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
             view.sync = Sync::Blocked;
         }
         Step::Set(spec) => {
-            let file = File { upstream: None, spec: Some(spec.clone()), current: true };
+            let file = File { spec: Some(spec.clone()), ..blocking_file() };
             configure(view, &file);
             view.sync = Sync::Set(spec.generation);
         }
@@ -89,7 +95,7 @@ pub fn apply(view: &mut LocalView, persisted: &mut Persisted, step: &Step, upstr
 }
 
 fn blocking_file() -> File {
-    File { upstream: None, spec: None, current: true }
+    File { upstream: None, spec: None, current: true, restore: false }
 }
 
 fn initialise(view: &mut LocalView) {
@@ -152,6 +158,7 @@ pub fn begin_copy(view: &mut LocalView, persisted: &mut Persisted) {
     view.data = Data::Rebuilding;
     persisted.promoted = None;
     persisted.admitted = None;
+    persisted.restored = false;
 }
 
 /// A copy or rewind is complete, and the upstream has let this node in. The managed file is the one
@@ -162,15 +169,7 @@ pub fn finish_copy(
     from: NodeId,
     history: &History,
 ) {
-    view.data = Data::Present {
-        system_identifier: SYSTEM,
-        standby_signal: true,
-        history: history.clone(),
-        clean_end: None,
-    };
-    view.file = File { upstream: None, spec: view.file.spec.take(), current: false };
-    view.adopted = true;
-    view.upstream_lacks = None;
+    bring_copy(view, history);
     let assignment = &persisted.assignment;
     let own = persisted.own.and_then(|own| assignment.member(own));
     persisted.admitted = own.map(|member| Admitted {
@@ -178,6 +177,24 @@ pub fn finish_copy(
         epoch: assignment.epoch,
         admission: member.admission,
     });
+}
+
+/// A copy from a backup is complete: what its log is has to be proved.
+pub fn finish_restore(view: &mut LocalView, persisted: &mut Persisted, history: &History) {
+    bring_copy(view, history);
+    persisted.restored = true;
+}
+
+fn bring_copy(view: &mut LocalView, history: &History) {
+    view.data = Data::Present {
+        system_identifier: SYSTEM,
+        standby_signal: true,
+        history: history.clone(),
+        clean_end: None,
+    };
+    view.file = File { spec: view.file.spec.take(), current: false, ..blocking_file() };
+    view.adopted = true;
+    view.upstream_lacks = None;
 }
 
 /// A standby leaves recovery on this timeline.

@@ -42,6 +42,7 @@ impl World {
         if machine.is_writable() {
             self.pick_up(id);
             self.acknowledge(id);
+            self.archive_from(id);
             return;
         }
         self.standby_turn(id);
@@ -63,6 +64,7 @@ impl World {
             (Some(receiver), _) => self.stream(id, &receiver),
             (None, Some(wanted)) => self.connect(id, wanted),
             (None, None) => {
+                self.fetch_from_archive(id);
                 if let Some(machine) = self.machines.get_mut(id).filter(|m| !m.replay_stuck) {
                     show_signs(&mut machine.view);
                 }

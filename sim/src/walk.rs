@@ -193,6 +193,7 @@ impl Walk {
             world.set_clocks();
             world.lags = self.lags;
             world.hooks = self.hooks;
+            world.archives = true;
             world
         });
         Course { worlds: worlds.collect(), disturbed: Vec::new() }
@@ -342,7 +343,9 @@ pub fn converge(world: &mut World) -> Result<usize, Violation> {
     let mut probes = Vec::new();
     for rounds in 0..ROUNDS {
         round(world);
-        if rounds == PATIENCE && !is_provable(world) {
+        // A node that could be elected may just have been being copied.
+        let looks = rounds == PATIENCE || rounds == 3 * PATIENCE;
+        if looks && !is_provable(world) {
             // Nothing is promised where a disk or a node is lost for good, and the only proof with it;
             // an operator can accept the loss, as long as there is a log of the group left.
             if !could_be_elected(world) {
@@ -381,7 +384,7 @@ fn could_be_elected(world: &World) -> bool {
     positions(world).next().is_some()
 }
 
-/// Where the logs of the group's nodes end.
+/// Where the logs of the group's nodes end, without those that owe something.
 fn positions(world: &World) -> impl Iterator<Item = (NodeId, Position)> {
     let record = &world.monitor.record;
     world
@@ -390,7 +393,8 @@ fn positions(world: &World) -> impl Iterator<Item = (NodeId, Position)> {
         .filter(|machine| machine.has_data() && is_member(world, machine.id))
         .filter_map(|machine| {
             let position = record.lineage.position(&machine.log.history(), machine.log.end())?;
-            Some((machine.id, position))
+            let owed = machine.persisted.as_ref().and_then(|persisted| persisted.owes);
+            owed.is_none_or(|owed| position >= owed).then_some((machine.id, position))
         })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::at;
 use crate::ledger::{Ledger, Violation};
-use crate::log::RecordId;
+use crate::log::{Log, RecordId};
 use crate::machine::{Clock, Frozen, Machine, Machines};
 use crate::monitor::Monitor;
 use crate::node::SYSTEM;
@@ -75,6 +75,11 @@ pub struct World {
     pub lags: bool,
     /// Hooks before changes of the role take their time, and refuse promotions.
     pub hooks: bool,
+    /// There is an archive.
+    pub archives: bool,
+    /// What is in it: also what a primary wrote there that nobody followed any more, since not every
+    /// archive asks.
+    pub archive: Option<Log>,
     /// The monitor's clock.
     pub clock: Clock,
     /// Since when the monitor's process stands still, on its clock.
@@ -112,6 +117,8 @@ impl World {
             disk_lost: false,
             lags: false,
             hooks: false,
+            archives: false,
+            archive: None,
             clock: Clock::default(),
             frozen_since: None,
             fenced: BTreeMap::new(),

@@ -121,7 +121,7 @@ pub(crate) fn successors(record: &Record, view: &View, now: Now) -> BTreeMap<Nod
 
 /// The position to expect of a node before it is sealed: that of its log, by its last report.
 pub(crate) fn last_position(record: &Record, view: &View, id: NodeId) -> Option<Position> {
-    let report = view.report(id).filter(|report| has_data(report))?;
+    let report = view.report(id).filter(|report| has_data(report) && !report.behind)?;
     let timeline = report.postgres.timeline?;
     let entry = record.lineage.0.iter().find(|entry| entry.timeline == timeline)?;
     let is_proven = entry.accepted.is_none_or(|node| node == id);
@@ -236,7 +236,8 @@ fn outstanding(
         .filter(|id| {
             view.report(*id).is_some_and(|report| {
                 let sealed = report.sealed.is_some_and(|sealed| sealed.ticket == record.ticket);
-                has_data(report) && !(sealed && record.primary == Some(*id))
+                let can_say = has_data(report) && !report.behind;
+                can_say && !(sealed && record.primary == Some(*id))
             })
         })
         .collect()

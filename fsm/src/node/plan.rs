@@ -45,6 +45,8 @@ pub enum Step {
         /// The primary.
         from: NodeId,
     },
+    /// Connect to nobody, and take WAL from the archive. What was proved of the log holds no longer.
+    CatchUp,
     /// Stop, and take the own log back to where it left the upstream's history. One step, since the
     /// end of the log, hence the divergence, is known only while Postgres runs.
     Rewind {
@@ -82,6 +84,7 @@ impl Step {
             Self::Restart => "restart",
             Self::Admit { .. } => "admission",
             Self::Clone { .. } => "clone",
+            Self::CatchUp => "catch up from the archive",
             Self::Rewind { .. } => "rewind",
             Self::Promote { .. } => "promote",
             Self::ConfirmPromotion => "confirm promotion",
@@ -195,12 +198,13 @@ fn drop_out(view: &LocalView) -> Plan {
 
 /// The file of a node that connects to nobody and lets nobody acknowledge.
 pub(crate) fn sealed_file() -> File {
-    File { upstream: None, spec: None, current: true }
+    File { upstream: None, spec: None, current: true, restore: false }
 }
 
 /// Whether the file says this and is up to date otherwise.
 pub(crate) fn file_is(view: &LocalView, upstream: Option<&Upstream>) -> bool {
-    view.file.current && view.file.upstream.as_ref() == upstream && view.file.spec.is_none()
+    let quiet = view.file.spec.is_none() && !view.file.restore;
+    view.file.current && view.file.upstream.as_ref() == upstream && quiet
 }
 
 /// Rule 3. The seal itself has been persisted with the assignment.

@@ -140,7 +140,7 @@ fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -
 /// the blocking one (rule 9).
 fn start(view: &LocalView, persisted: &Persisted, state: NodeState) -> Plan {
     let kept = view.file.spec.clone().filter(|spec| spec.epoch == persisted.assignment.epoch);
-    let file = File { upstream: None, spec: kept, current: true };
+    let file = File { upstream: None, spec: kept, current: true, restore: false };
     if view.file == file {
         Plan::step(state, Step::StartPrimary)
     } else {
@@ -170,8 +170,8 @@ fn run(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> 
         // Somebody else promoted it: that timeline is of no epoch.
         return Plan::step(NodeState::Demoted, Step::StopImmediate);
     }
-    if view.file.upstream.is_some() || !view.file.current {
-        let file = File { upstream: None, current: true, ..view.file.clone() };
+    if view.file.upstream.is_some() || view.file.restore || !view.file.current {
+        let file = File { upstream: None, current: true, restore: false, ..view.file.clone() };
         return Plan::step(state, Step::Configure(file));
     }
     let next = apply(view, spec);

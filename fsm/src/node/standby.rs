@@ -1,7 +1,7 @@
 //! Sealed, fetching, following: a Postgres that is never writable.
 
 use super::plan::{Next, Plan, Step, file_is, sealed_file};
-use super::view::{Admitted, Data, File, Lack, LocalView, Persisted, Process, Upstream};
+use super::view::{Admitted, Archive, Data, File, Lack, LocalView, Persisted, Process, Upstream};
 use shared::goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, NodeId};
@@ -12,6 +12,8 @@ use shared::state::NodeState;
 /// For how long the signs of a seal by reload are waited for before Postgres is restarted instead
 /// (rule 3): replay that is paused, delayed or blocked never shows them.
 const SEAL_PATIENCE_MS: u64 = 1500;
+/// The same while WAL comes from an archive, since something came last: one file may take long.
+const ARCHIVE_PATIENCE_MS: u64 = 10_000;
 
 /// What a node waits for that should stream from a standby and cannot: data comes from the primary only, and the
 /// monitor attaches it there (rule `reattached`).
@@ -169,6 +171,9 @@ fn stream(view: &LocalView, admitted: Admitted, upstream: &goal::Upstream) -> Pl
             Plan::new(NodeState::Secondary, Next::Reached)
         }
         (Process::Starting | Process::Running, _) => match view.upstream_lacks {
+            Some(Lack::Wal) if !upstream.is_standby() && view.archive == Archive::Unasked => {
+                Plan::step(state, Step::CatchUp)
+            }
             Some(Lack::Wal) => rebuild(upstream, |from| Step::Clone { from }),
             // The proof stands: all that has come since came from there.
             Some(Lack::Slot) => {
@@ -192,6 +197,38 @@ pub(super) fn is_known(lineage: &Lineage, history: &History, epoch: Epoch) -> bo
         .is_some_and(|own| lineage.is_prefix(Position { epoch: own, lsn: history.start() }, epoch))
 }
 
+/// Takes all that the archive has for this node. It connects to nobody meanwhile, and reads from the
+/// archive no longer when its end is established: what comes from there was proved by nobody.
+fn from_archive(view: &LocalView, upstream: &goal::Upstream) -> Plan {
+    let state = NodeState::Catchingup;
+    let file = File { restore: true, ..sealed_file() };
+    if view.archive == Archive::None {
+        // It was taken away from a keeper that had one.
+        return Plan::step(state, Step::Configure(sealed_file()));
+    }
+    if view.file != file {
+        return Plan::step(state, Step::Configure(file));
+    }
+    match (view.process, &view.server) {
+        (Process::Stopped, _) => Plan::step(state, Step::StartStandby),
+        // It is not consistent without what the archive lacks, and nobody lets it in as it is.
+        (Process::Starting | Process::Running, None) if view.archive == Archive::Exhausted => {
+            rebuild(upstream, |from| Step::Clone { from })
+        }
+        (Process::Starting | Process::Running, Some(server))
+            if server.sealed && view.archive == Archive::Exhausted =>
+        {
+            Plan::step(state, Step::Configure(sealed_file()))
+        }
+        (Process::Starting | Process::Running, Some(_))
+            if view.sealing_for_ms > ARCHIVE_PATIENCE_MS =>
+        {
+            Plan::step(state, Step::StopImmediate)
+        }
+        (Process::Starting | Process::Running, _) => Plan::wait(state, "WAL from the archive"),
+    }
+}
+
 /// The proof of rule 10 from an established end of log: admit, or rewind, or copy anew.
 fn admit(
     view: &LocalView,
@@ -203,6 +240,9 @@ fn admit(
     // Data that cannot be run says nothing, and cannot be taken back: a copy replaces it.
     if view.broken && view.process == Process::Stopped {
         return rebuild(upstream, |from| Step::Clone { from });
+    }
+    if view.file.restore || persisted.restored && view.archive == Archive::Unasked {
+        return from_archive(view, upstream);
     }
     let Some((history, end)) = view.established() else {
         return sealed_standby(view, state)

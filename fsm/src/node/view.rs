@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::goal::{Assignment, Orders};
 use shared::history::History;
 use shared::ids::{Epoch, Gen, NodeId, SystemIdentifier, Ticket};
-use shared::lsn::Lsn;
+use shared::lsn::{Lsn, Position};
 use shared::report::Promoted;
 use shared::spec::Spec;
 
@@ -23,6 +23,14 @@ pub struct Persisted {
     pub promoted: Option<Promoted>,
     /// The admission under which this node's log was proved to be a prefix of its upstream's.
     pub admitted: Option<Admitted>,
+    /// Where its primary was when this node gave up its data for a copy, which may be older: no commit
+    /// that was acknowledged with this node's help is beyond it. As long as the log does not reach it
+    /// the node is no witness (rule 11).
+    #[serde(default)]
+    pub owes: Option<Position>,
+    /// The data was made from a backup, and has not been proved to be a prefix of anything yet.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// A proof of rule 10.
@@ -68,6 +76,8 @@ impl Persisted {
             sealed,
             promoted: before.and_then(|before| before.promoted.clone()),
             admitted: before.and_then(|before| before.admitted),
+            owes: before.and_then(|before| before.owes),
+            restored: before.is_some_and(|before| before.restored),
         }))
     }
 
@@ -87,6 +97,23 @@ impl Persisted {
         }?;
         (sync == Sync::InForce(spec.generation)).then(|| spec.clone())
     }
+
+    /// Where the log ends, as a witness says it (rule 4): `None` also where that is before what the node
+    /// may have acknowledged.
+    pub fn position(&self, view: &LocalView) -> Option<Position> {
+        let (history, end) = view.established()?;
+        let position = self.assignment.lineage.position(history, end)?;
+        self.owes.is_none_or(|owed| position >= owed).then_some(position)
+    }
+
+    /// Whether the log is seen to be too short to make this node a witness, established or not.
+    pub fn is_behind(&self, view: &LocalView) -> bool {
+        let reached = || {
+            let server = view.server.as_ref()?;
+            self.assignment.lineage.position(&server.history, server.end?)
+        };
+        self.owes.is_some_and(|owed| reached().is_some_and(|at| at < owed))
+    }
 }
 
 /// What a keeper sees.
@@ -105,7 +132,8 @@ pub struct LocalView {
     pub sync: Sync,
     /// Some spec has been in force since Postgres was started.
     pub settled: bool,
-    /// For how long the present step of a seal has been waiting for its signs.
+    /// For how long the present step of a seal has been waiting for its signs; while WAL comes from the
+    /// archive, since something came last.
     pub sealing_for_ms: u64,
     /// A checkpoint since the promotion has been completed.
     pub checkpointed: bool,
@@ -127,6 +155,21 @@ pub struct LocalView {
     /// What a hook says to the change of the role that the assignment asks for.
     #[serde(default)]
     pub hook: Asked,
+    /// Whether an archive may have the WAL that comes next for this node.
+    #[serde(default)]
+    pub archive: Archive,
+}
+
+/// What is known of the archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Archive {
+    /// There is none.
+    #[default]
+    None,
+    /// It has not been asked for what comes next.
+    Unasked,
+    /// It has been, and has not got it.
+    Exhausted,
 }
 
 /// An order that is due ([`shared::goal::Orders`]).
@@ -215,6 +258,9 @@ pub struct File {
     pub spec: Option<Spec>,
     /// The rest of it is as it should be: addresses, HBA rules, timings.
     pub current: bool,
+    /// `restore_command`: WAL comes from the archive, and from nobody else.
+    #[serde(default)]
+    pub restore: bool,
 }
 
 /// Where a standby connects to.

@@ -10,6 +10,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("synchronous_standby_names", "pgtandem keeps the sync set: see `pgtandem sync`"),
     ("primary_conninfo", UPSTREAM),
     ("primary_slot_name", UPSTREAM),
+    ("restore_command", "it is an option of the keeper: see docs/archiving.md"),
     ("hot_standby", "standbys have to say where their log ends"),
     ("wal_log_hints", "pg_rewind needs it"),
     ("full_page_writes", "pg_rewind needs it"),

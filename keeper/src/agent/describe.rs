@@ -64,6 +64,7 @@ impl Agent {
             done: self.node.state.done,
             stray: persisted.and_then(|persisted| stray(&look.view, persisted)),
             vetoes: self.hooks.vetoes(),
+            behind: persisted.is_some_and(|persisted| persisted.is_behind(&look.view)),
             archive: archive.map(|condition| condition.view()),
             cascades: true,
             needs_primary: needs_primary(plan),
@@ -111,10 +112,7 @@ impl Agent {
         if !quiet {
             return None;
         }
-        let lineage = &persisted.assignment.lineage;
-        let position =
-            look.view.established().and_then(|(history, end)| lineage.position(history, end));
-        Some(Sealed { ticket, position })
+        Some(Sealed { ticket, position: persisted.position(&look.view) })
     }
 
     fn failed(&self, look: &Look) -> Option<String> {

@@ -1,5 +1,6 @@
 //! How the archive of a node does: what is known to be stored, what waits, and what fails.
 
+use super::fetched::Fetched;
 use super::queue::Queue;
 use crate::state::{self, StateError};
 use fsm::node::archive::is_late;
@@ -39,6 +40,8 @@ pub struct Condition {
     pub backup: Option<String>,
     /// What can be in no archive any more.
     pub gap: Option<String>,
+    /// What has come from it.
+    pub fetched: Fetched,
 }
 
 impl Condition {

@@ -8,6 +8,7 @@ use super::condition::{self, Condition, Known, newest};
 use super::queue;
 use super::talk::{HOLD, LINE_LIMIT, Outcome, Question, Reply, Verb, socket};
 use super::{Archive, Server};
+use crate::clock;
 use crate::guard::Right;
 use crate::link::Heard;
 use crate::managed;
@@ -162,13 +163,18 @@ impl Gate {
                 return Ok(());
             }
         };
+        self.note_reply(&question, &reply);
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');
         stream.get_mut().write_all(&text).await?;
         if matches!(reply, Reply::Run { .. }) {
             // As long as the engine takes; it ends with the archiver.
-            let line = read_line(&mut stream).await?;
-            self.take(&question, &serde_json::from_str(&line)?).await;
+            let heard =
+                read_line(&mut stream).await.and_then(|line| Ok(serde_json::from_str(&line)?));
+            if heard.is_err() {
+                self.note_fetched(&question, None);
+            }
+            self.take(&question, &heard?).await;
         }
         Ok(())
     }
@@ -261,7 +267,30 @@ impl Gate {
         Reply::Run { call }
     }
 
+    /// A no is the answer; a yes is one only when the engine has ended.
+    fn note_reply(&self, question: &Question, reply: &Reply) {
+        match reply {
+            Reply::Run { .. } if is_fetch(question) => {
+                self.condition.send_modify(|condition| condition.fetched.busy = true);
+            }
+            Reply::No { .. } => self.note_fetched(question, Some(1)),
+            Reply::Run { .. } | Reply::Done { .. } | Reply::Leave => {}
+        }
+    }
+
+    fn note_fetched(&self, question: &Question, code: Option<i32>) {
+        if !is_fetch(question) {
+            return;
+        }
+        self.condition.send_modify(|condition| match code {
+            Some(0) => condition.fetched.has_come(),
+            Some(1) => condition.fetched.has_not(false, clock::now()),
+            Some(_) | None => condition.fetched.has_not(true, clock::now()),
+        });
+    }
+
     async fn take(&self, question: &Question, outcome: &Outcome) {
+        self.note_fetched(question, outcome.code);
         let absent = question.verb == Verb::Get && outcome.code == Some(1);
         let trouble = (outcome.code != Some(0) && !absent).then(|| {
             let how = outcome.code.map_or("ended".to_owned(), |code| format!("exit code {code}"));
@@ -380,6 +409,11 @@ pub fn server<'a>(instance: &'a Instance, passfile: &'a Path) -> Server<'a> {
         user: managed::KEEPER,
         passfile,
     }
+}
+
+/// Whether this is about a segment that PostgreSQL needs next.
+fn is_fetch(question: &Question) -> bool {
+    question.verb == Verb::Get && !question.file.contains('.')
 }
 
 async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {

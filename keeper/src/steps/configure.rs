@@ -35,7 +35,7 @@ impl Node {
         self.persist(|state| state.rebuilding = false)?;
         self.forget_server();
         made?;
-        let file = File { upstream: None, spec: None, current: true };
+        let file = File { upstream: None, spec: None, current: true, restore: false };
         self.configure(&file).await
     }
 
@@ -49,7 +49,7 @@ impl Node {
             self.psql(&roles).await?;
         }
         self.seen.control = None;
-        let file = File { upstream: None, spec: None, current: true };
+        let file = File { upstream: None, spec: None, current: true, restore: false };
         self.configure(&file).await
     }
 

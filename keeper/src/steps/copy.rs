@@ -1,21 +1,24 @@
 //! Copies and rewinds: long work in the background, with progress. The old data directory is kept
-//! until a new copy is complete.
+//! until a new copy is complete. How a copy is made is in `make`, what is looked at before it is put in
+//! place in `check`.
+
+mod check;
+mod make;
 
 use super::StepError;
-use crate::archive::queue::ask_again;
 use crate::clock;
+use crate::create::{Errand, Way};
 use crate::managed;
-use crate::node::{Job, Node, disk};
-use fsm::node::Step;
-use postgres::backup::{self, BackupOptions};
+use crate::node::{Job, Made, Node, disk};
+use fsm::node::{File, Step};
+use postgres::backup::BackupOptions;
 use postgres::conninfo::Source;
-use postgres::datadir::{Contents, DataDir};
-use postgres::instance::Instance;
+use postgres::datadir::DataDir;
 use postgres::owner::Owner;
 use postgres::rewind::{self, RewindOptions, Rewound};
-use postgres::session::primary::Tablespace;
 use postgres::transfer::Progress;
 use shared::ids::NodeId;
+use shared::lsn::Position;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
@@ -43,7 +46,11 @@ impl Node {
         self.stop(true).await?;
         self.crashes.forget();
         self.claim_wal_dir()?;
-        self.begin_rebuilding()?;
+        let ways = self.ways();
+        let bytes = upstream.data_size().await?.0;
+        // This Postgres has ended, so nothing that it has acknowledged is beyond this (rule 11).
+        let owes = Position { epoch: self.assignment()?.epoch, lsn: upstream.flush_lsn().await? };
+        self.begin_rebuilding(Some(owes))?;
         let order = self.assignment()?.orders.copy;
         self.persist(|state| state.done.copy = order)?;
         let options = BackupOptions {
@@ -52,16 +59,18 @@ impl Node {
             wal_dir: self.config.waldir.clone(),
             tablespaces,
         };
-        let instance = self.instance.clone();
+        let errand = self.errand(source, options)?;
+        let expected = check::Expected::of(self.assignment()?, &upstream, self.version()?).await?;
+        let plan = make::Making {
+            data_dir: self.instance.data_dir.clone(),
+            errand,
+            ways,
+            expected,
+            bytes,
+            patience: self.config.create_replica_patience,
+        };
         let (sender, progress) = watch::channel(None);
-        let archives = self.config.archive.is_some();
-        let task = tokio::spawn(async move {
-            clone(&instance, &source, options, sender).await?;
-            if archives {
-                disk(|| ask_again(&instance.data_dir)).map_err(|error| error.to_string())?;
-            }
-            Ok(())
-        });
+        let task = tokio::spawn(async move { plan.run(&sender).await });
         self.begin_job(Step::Clone { from }, from, progress, task)
     }
 
@@ -75,11 +84,12 @@ impl Node {
         }
         self.check_room_to_rewind(&upstream).await?;
         self.stop(false).await?;
-        self.begin_rebuilding()?;
+        let options = RewindOptions { restore_target_wal: self.offer_archive_to_rewind().await? };
+        self.begin_rebuilding(None)?;
         let instance = self.instance.clone();
         let (sender, progress) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let mut child = rewind::start(&instance, &source, "postgres", RewindOptions::default())
+            let mut child = rewind::start(&instance, &source, "postgres", options)
                 .map_err(|error| error.to_string())?;
             let watched = follow(child.progress(), sender);
             let ended = child.wait().await;
@@ -89,7 +99,8 @@ impl Node {
                     // What was rewound may have been a primary, and must not be one again.
                     prepare(&instance.data_dir, &instance.owner)
                         .map_err(|error| error.to_string())?;
-                    sync(&instance.data_dir).await
+                    sync(&instance.data_dir).await?;
+                    Ok(Made::OfThePrimary)
                 }
                 Ok(Rewound::NotRequired) => {
                     Err("pg_rewind sees no divergence although there is one".to_owned())
@@ -101,15 +112,77 @@ impl Node {
     }
 
     /// From here on the data directory counts as half-made, and what was proved of it is forgotten.
-    fn begin_rebuilding(&mut self) -> Result<(), StepError> {
+    fn begin_rebuilding(&mut self, owes: Option<Position>) -> Result<(), StepError> {
+        self.asked = None;
         self.persist(|state| {
             state.rebuilding = true;
             if let Some(persisted) = &mut state.persisted {
                 persisted.promoted = None;
                 persisted.admitted = None;
+                persisted.restored = false;
+                persisted.owes = owes.or(persisted.owes);
             }
         })?;
         Ok(())
+    }
+
+    /// The ways to try now. Where the last one did not lead to a standby that streams, a backup without its
+    /// WAL for instance, the one behind it comes first.
+    fn ways(&self) -> Vec<Way> {
+        let mut ways = self.config.create_replica.clone();
+        let last = self.state.made_by.as_ref();
+        let place = ways.iter().position(|way| Some(&way.to_string()) == last);
+        ways.rotate_left(place.map_or(0, |place| (place + 1) % self.config.create_replica.len()));
+        ways
+    }
+
+    fn version(&self) -> Result<u32, StepError> {
+        let version = self.instance.programs.version();
+        Ok(version.map_err(|error| StepError::NotSo(error.to_string()))?.major)
+    }
+
+    fn errand(&self, source: Source, options: BackupOptions) -> Result<Errand, StepError> {
+        let cluster = self.assignment()?.system_identifier.map(|id| id.0.to_string());
+        let waldir = self.config.waldir.as_ref().map(|dir| dir.display().to_string());
+        let text = |path: &Path| path.display().to_string();
+        let mut environment = vec![
+            ("PGTANDEM_PRIMARY_HOST", source.host.clone()),
+            ("PGTANDEM_PRIMARY_PORT", source.port.to_string()),
+            ("PGTANDEM_PRIMARY_USER", source.user.clone()),
+            ("PGTANDEM_FORMATION", self.config.formation.to_string()),
+            ("PGTANDEM_NODE", self.config.name.to_string()),
+            ("PGTANDEM_BIN_DIR", text(self.instance.programs.dir())),
+            ("PGPASSFILE", text(&self.passfile())),
+        ];
+        environment.extend(cluster.map(|id| ("PGTANDEM_SYSTEM_IDENTIFIER", id)));
+        environment.extend(waldir.map(|dir| ("PGTANDEM_WALDIR", dir)));
+        Ok(Errand {
+            copy: self.instance.clone(),
+            source,
+            options,
+            archive: self.config.archive.clone(),
+            environment,
+        })
+    }
+
+    /// pg_rewind asks the target's own configuration how WAL comes from the archive.
+    async fn offer_archive_to_rewind(&mut self) -> Result<bool, StepError> {
+        if self.config.archive.is_none() {
+            return Ok(false);
+        }
+        let file = File { upstream: None, spec: None, current: true, restore: true };
+        self.configure(&file).await?;
+        Ok(true)
+    }
+
+    /// WAL that the upstream has no more may be in the archive.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StepError> {
+        self.persist(|state| {
+            if let Some(persisted) = &mut state.persisted {
+                persisted.admitted = None;
+            }
+        })?;
+        self.configure(&File { upstream: None, spec: None, current: true, restore: true }).await
     }
 
     fn begin_job(
@@ -117,7 +190,7 @@ impl Node {
         step: Step,
         from: NodeId,
         progress: watch::Receiver<Option<(u64, u64)>>,
-        task: tokio::task::JoinHandle<Result<(), String>>,
+        task: tokio::task::JoinHandle<Result<Made, String>>,
     ) -> Result<(), StepError> {
         let epoch = self.assignment()?.epoch;
         tracing::info!(node.id = self.id.0, "{} from node {from} begins", step.name());
@@ -154,11 +227,11 @@ impl Node {
         self.hba = None;
         let took = clock::now().since(began);
         match ended {
-            Ok(()) => {
+            Ok(made) => {
                 tracing::info!(duration_ms = took, "{name} is complete after {took} ms");
                 self.warnings.remove("rebuild");
                 self.backoff.succeeded(&step);
-                if let Err(error) = self.admit_rebuilt(from).await {
+                if let Err(error) = self.take_up(made, from).await {
                     tracing::warn!(
                         "{name} is complete, but the primary does not let this node in: {error}"
                     );
@@ -172,6 +245,24 @@ impl Node {
             }
         }
         false
+    }
+
+    /// What is restored from a backup is some older log, and nothing is known of where it ends: that is
+    /// established first, and proved.
+    async fn take_up(&mut self, made: Made, from: NodeId) -> Result<(), StepError> {
+        match made {
+            Made::OfThePrimary => self.admit_rebuilt(from).await,
+            Made::Restored { way } => {
+                self.persist(|state| {
+                    state.rebuilding = false;
+                    state.made_by = Some(way);
+                    if let Some(persisted) = &mut state.persisted {
+                        persisted.restored = true;
+                    }
+                })?;
+                Ok(())
+            }
+        }
     }
 
     /// A fresh copy, or a rewound one, is by its making a prefix of its source; it has to be: it is
@@ -199,61 +290,6 @@ fn follow(
     })
 }
 
-async fn clone(
-    instance: &Instance,
-    source: &Source,
-    options: BackupOptions,
-    progress: watch::Sender<Option<(u64, u64)>>,
-) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let empty = matches!(instance.data_dir.contents(), Contents::Missing | Contents::Empty);
-    let path = instance.data_dir.path();
-    let target = if empty { path.to_owned() } else { beside(path, "new") };
-    if !empty {
-        remove(&target).await.map_err(|error| text(&error))?;
-    }
-    let (old, wanted) = (instance.data_dir.clone(), options.clone());
-    let emptied = tokio::task::spawn_blocking(move || make_way(&old, &wanted));
-    emptied.await.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
-    let copy = Instance { data_dir: DataDir::new(&target), ..instance.clone() };
-    let mut transfer =
-        backup::start(&copy, source, &options).await.map_err(|error| text(&error))?;
-    let watched = follow(transfer.progress(), progress);
-    let ended = transfer.wait().await;
-    watched.abort();
-    ended.map_err(|error| text(&error))?;
-    prepare(&copy.data_dir, &instance.owner).map_err(|error| text(&error))?;
-    sync(&copy.data_dir).await?;
-    if empty {
-        return Ok(());
-    }
-    let old = beside(path, "old");
-    remove(&old).await.map_err(|error| text(&error))?;
-    swap(path, &target, &old).map_err(|error| {
-        format!(
-            "the new copy is complete in {}, but cannot be put in place: {error}",
-            target.display()
-        )
-    })?;
-    remove(&old).await.map_err(|error| text(&error))
-}
-
-/// What of the old copy lies elsewhere goes now, since both cannot be in one place. It was found to be
-/// ours.
-fn make_way(old: &DataDir, options: &BackupOptions) -> std::io::Result<()> {
-    if let Some(dir) = &options.wal_dir {
-        // Without it nobody writes there to see whether the disk answers.
-        let link = old.wal_dir();
-        if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
-            std::fs::remove_file(&link)?;
-        }
-        postgres::storage::empty_wal_dir(dir)?;
-    }
-    let empty =
-        |space: &Tablespace| postgres::storage::empty_tablespace(&space.location, &space.directory);
-    options.tablespaces.iter().try_for_each(empty)
-}
-
 /// Nothing of a new copy may be lost after it has been started.
 async fn sync(dir: &DataDir) -> Result<(), String> {
     let dir = dir.clone();
@@ -272,21 +308,4 @@ pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".pgtandem-{what}"));
     path.with_file_name(name)
-}
-
-fn swap(data: &Path, new: &Path, old: &Path) -> std::io::Result<()> {
-    std::fs::rename(data, old)?;
-    if let Err(error) = std::fs::rename(new, data) {
-        std::fs::rename(old, data)?;
-        return Err(error);
-    }
-    let parent = data.parent().unwrap_or(Path::new("/"));
-    std::fs::File::open(parent)?.sync_all()
-}
-
-async fn remove(path: &Path) -> std::io::Result<()> {
-    match tokio::fs::remove_dir_all(path).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -121,7 +121,7 @@ fn leads_to(links: impl IntoIterator<Item = PathBuf>, dir: &Path) -> bool {
 }
 
 /// All files in a directory, and below.
-fn tree_size(dir: &Path) -> u64 {
+pub(in crate::steps) fn tree_size(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => tree_size(&entry.path()),

@@ -119,6 +119,7 @@ impl Node {
             state.rebuilding = false;
             if let Some(persisted) = &mut state.persisted {
                 persisted.admitted = Some(Admitted { upstream, epoch, admission });
+                persisted.restored = false;
             }
         })?;
         Ok(())

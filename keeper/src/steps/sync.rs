@@ -28,7 +28,7 @@ impl Node {
         self.end_old_admissions().await?;
         self.end_probe().await;
         self.seen.sync = Sync::Unknown;
-        self.configure(&File { upstream: None, spec: None, current: true }).await?;
+        self.configure(&File { upstream: None, spec: None, current: true, restore: false }).await?;
         let wanted = Spec::blocking_setting();
         self.await_signs(&wanted, "the signs that no commit is acknowledged", |sender| {
             sender.sync_priority == 0
@@ -44,7 +44,13 @@ impl Node {
     pub(super) async fn set_spec(&mut self, spec: &Spec) -> Result<(), StepError> {
         // From here on the file's content is unseen: it is not written again before its signs are.
         self.seen.sync = Sync::Unknown;
-        self.configure(&File { upstream: None, spec: Some(spec.clone()), current: true }).await?;
+        self.configure(&File {
+            upstream: None,
+            spec: Some(spec.clone()),
+            current: true,
+            restore: false,
+        })
+        .await?;
         let members = spec.standbys.clone();
         self.await_signs(&spec.setting(), "the signs of the new sync spec", |sender| {
             let named = managed::member_of(&sender.application_name);

@@ -101,6 +101,16 @@ impl Session {
         Ok(TimelineId(number))
     }
 
+    /// The history file of its timeline; empty for one that comes from no other.
+    pub async fn history_file(&self, timeline: TimelineId) -> Result<Vec<u8>, SessionError> {
+        // The same name as in PostgreSQL's `TLHistoryFileName`.
+        let name = format!("{:08X}.history", timeline.0);
+        let sql = "SELECT pg_read_binary_file('pg_wal/' || name) \
+                   FROM pg_ls_dir('pg_wal', true, false) AS name WHERE name = $1";
+        let rows = self.rows("ask for the history of the timeline", sql, &[&name]).await?;
+        rows.first().map_or(Ok(Vec::new()), |row| column(row, 0, "pg_read_binary_file"))
+    }
+
     /// The tablespaces outside the data directory.
     pub async fn tablespaces(&self) -> Result<Vec<Tablespace>, SessionError> {
         let rows = self.rows("ask for the tablespaces", TABLESPACES, &[]).await?;

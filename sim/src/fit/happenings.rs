@@ -117,7 +117,7 @@ fn hide_or_show(machine: &mut Machine, random: &mut Random) {
     } else if machine.has_data() {
         machine.hidden = Some(std::mem::replace(&mut machine.view.data, Data::Unusable));
         if random.one_in(2) {
-            machine.view.file = File { upstream: None, spec: None, current: false };
+            machine.view.file = File { upstream: None, spec: None, current: false, restore: false };
             machine.view.adopted = false;
         }
     }
@@ -139,7 +139,7 @@ fn remove_files(world: &mut World, id: NodeId, random: &mut Random) {
     let asked = is_asked(machine);
     machine.hidden = None;
     machine.view.data = Data::Empty;
-    machine.view.file = File { upstream: None, spec: None, current: false };
+    machine.view.file = File { upstream: None, spec: None, current: false, restore: false };
     machine.view.adopted = false;
     if machine.view.server.is_some() && !asked && random.one_in(2) {
         return;
@@ -162,7 +162,7 @@ fn may_lack(machine: &Machine) -> bool {
 /// A copy brings the source's file before it is complete.
 fn take_file(machine: &mut Machine, copied: Option<File>) {
     if let Some(file) = copied.filter(|_| machine.view.data == Data::Rebuilding) {
-        machine.view.file = File { upstream: None, current: false, ..file };
+        machine.view.file = File { upstream: None, current: false, restore: false, ..file };
         machine.view.adopted = true;
     }
 }

@@ -616,6 +616,7 @@ fn is_visible(step: &Step) -> bool {
         | Step::StopFast
         | Step::Restart => true,
         Step::Adopt
+        | Step::CatchUp
         | Step::Configure(_)
         | Step::StartStandby
         | Step::StartPrimary

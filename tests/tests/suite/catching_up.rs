@@ -95,7 +95,7 @@ async fn is_copied_after(die: impl AsyncFn(&Node) -> Result<()>) -> Result<()> {
 }
 
 /// Nothing that a standby lacks is kept for it any more: neither by its slot nor otherwise.
-async fn forget_wal(primary: &Node) -> Result<()> {
+pub(super) async fn forget_wal(primary: &Node) -> Result<()> {
     let sql = primary.sql().await?;
     // One by one: ALTER SYSTEM cannot be part of a transaction.
     sql.run("alter system set wal_keep_size = 0").await?;

@@ -36,6 +36,7 @@ mod predictions;
 mod readdressing;
 mod refusals;
 mod registers;
+mod replicas;
 mod services;
 mod settings;
 mod standbys;
