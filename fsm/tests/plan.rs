@@ -511,9 +511,16 @@ fn hooks_hold_up_only_the_step_that_they_are_about() {
 fn a_draining_primary_is_proved_by_the_spec_of_its_file() {
     let in_force = |goal, file: Option<Spec>, sync| {
         let assignment = assignment(goal, 2);
-        let known =
-            Persisted { own: Some(OWN), assignment, sealed: None, promoted: None, admitted: None };
-        known.in_force(&File { upstream: None, spec: file, current: true }, sync)
+        let known = Persisted {
+            own: Some(OWN),
+            assignment,
+            sealed: None,
+            promoted: None,
+            admitted: None,
+            owes: None,
+            restored: false,
+        };
+        known.in_force(&File { upstream: None, spec: file, restore: false, current: true }, sync)
     };
     let drain = || Goal::Seal { drain: true };
     let (ours, passed) = (|| Some(spec(7, 2)), Sync::InForce(Gen(7)));

@@ -141,7 +141,7 @@ pub fn write_histories(
 /// The lines of a history file about its first timelines: the history of the next one.
 fn lines_of(content: &str, timelines: usize) -> String {
     let is_line = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with('#');
-    content.lines().filter(is_line).take(timelines).map(|line| format!("{line}\n")).collect()
+    content.lines().filter(is_line).take(timelines).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Removes the empty history files above the newest real one and above the control file's timeline;

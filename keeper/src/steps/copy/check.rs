@@ -168,7 +168,7 @@ fn without_recovery(text: &str) -> String {
         let name = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         OF_RECOVERY.contains(&name.as_str()) || name.starts_with("recovery_target")
     };
-    text.lines().filter(|line| !of_recovery(line)).map(|line| format!("{line}\n")).collect()
+    text.lines().filter(|line| !of_recovery(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The WAL of a copy, where it is to be elsewhere and its maker has not seen to that.
