@@ -1,8 +1,10 @@
 //! Clients as a user could write them, in Rust: numbered rows by tokio-postgres and by sqlx. Those in other
 //! languages are in `tests/clients/`; `tests::clients` runs them all.
 //!
-//!     client tokio-postgres|sqlx write URI...    until standard input ends: a line for each attempt
-//!     client tokio-postgres|sqlx read URI...     what it was connected to: primary or standby
+//! ```text
+//! client tokio-postgres|sqlx write URI...    until standard input ends: a line for each attempt
+//! client tokio-postgres|sqlx read URI...     what it was connected to: primary or standby
+//! ```
 
 mod with_sqlx;
 mod with_tokio_postgres;
