@@ -373,7 +373,9 @@ impl World {
         let Some(persisted) = &machine.persisted else { return };
         let members = persisted.assignment.members.clone();
         let stands = |node: NodeId, ticket: Ticket| {
-            members.iter().any(|member| member.id == node && ticket >= member.admission)
+            // Whoever is no member any more is in no new spec.
+            let member = members.iter().find(|member| member.id == node);
+            member.is_none_or(|member| ticket >= member.admission)
         };
         machine.slots.retain(|(node, ticket)| stands(*node, *ticket));
         machine.server.rows.retain(|node, row| stands(*node, row.slot));

@@ -181,7 +181,7 @@ fn what_is_called_done_has_been_done() {
 #[test]
 fn who_streams_from_a_standby_is_not_waited_for() {
     let walk = walk(Mutation::CountsCascaded, 4, Harm::Decision);
-    is_found(&Walk { mix: CASCADES, ..walk }, Harm::Decision);
+    is_found(&Walk { mix: CASCADES, cascades: true, ..walk }, Harm::Decision);
 }
 
 /// A backup is older than what its node had acknowledged before it lost its disk (C15).
