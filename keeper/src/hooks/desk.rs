@@ -62,7 +62,7 @@ pub struct Desk {
     id: NodeId,
     /// None without a hook.
     runner: Option<mpsc::Sender<Message>>,
-    passed_on: Facts,
+    passed_on: Option<Facts>,
     question: Option<Question>,
     refusal: Option<Refusal>,
     refusals: u32,
@@ -99,7 +99,7 @@ impl Desk {
             formation: config.formation.to_string(),
             id: node.id,
             runner,
-            passed_on: Facts::default(),
+            passed_on: None,
             question: None,
             refusal: None,
             refusals: 0,
@@ -111,23 +111,27 @@ impl Desk {
     /// Passes on what is seen of the node, where that is news.
     pub fn note(&mut self, view: &LocalView, persisted: Option<&Persisted>, takes_writes: bool) {
         let Some(persisted) = persisted else { return };
-        let facts = Facts::of((self.id, &self.passed_on), view, persisted, takes_writes);
-        self.pass_on(facts);
+        // Nothing is said of a node that has only been seen starting: a keeper that was restarted is no news.
+        let Some(role) = self.role(view, persisted) else { return };
+        self.pass_on(Facts::of((self.id, role), view, persisted, takes_writes));
+    }
+
+    fn role(&self, view: &LocalView, persisted: &Persisted) -> Option<Role> {
+        Role::of(view, persisted).or(self.passed_on.as_ref().map(|facts| facts.role))
     }
 
     /// Postgres has been stopped, and nobody looks again.
     pub fn note_end(&mut self) {
-        let facts = Facts { role: Role::None, takes_writes: false, ..self.passed_on.clone() };
-        self.pass_on(facts);
+        let before = self.passed_on.clone().unwrap_or_default();
+        self.pass_on(Facts { role: Role::None, takes_writes: false, ..before });
     }
 
     fn pass_on(&mut self, facts: Facts) {
-        let Some(runner) = self.runner.as_ref().filter(|_| facts != self.passed_on) else {
-            return;
-        };
+        let news = self.passed_on.as_ref() != Some(&facts);
+        let Some(runner) = self.runner.as_ref().filter(|_| news) else { return };
         // Where there is no room they are passed on with the next look.
         if runner.try_send(Message::Facts(Box::new(facts.clone()))).is_ok() {
-            self.passed_on = facts;
+            self.passed_on = Some(facts);
         }
     }
 
@@ -167,13 +171,15 @@ impl Desk {
                     self.limit.min(Duration::from_millis(drain / 2))
                 }
             };
-            self.question = self.ask(about, limit);
+            let role = self.role(view, persisted).unwrap_or_default();
+            let facts = Facts::of((self.id, role), view, persisted, false);
+            self.question = self.ask(about, limit, &facts);
         }
         self.question.as_ref().map_or(Asked::Clear, Question::state)
     }
 
     /// Begins to ask; `None` where there is no hook for it.
-    fn ask(&self, about: (Coming, Epoch), limit: Duration) -> Option<Question> {
+    fn ask(&self, about: (Coming, Epoch), limit: Duration, known: &Facts) -> Option<Question> {
         let (coming, epoch) = about;
         let event = match coming {
             Coming::Promotion => PRE_PROMOTE,
@@ -184,17 +190,16 @@ impl Desk {
         if wanted.is_empty() {
             return None;
         }
-        let mut facts = Facts { epoch, ..self.passed_on.clone() }.fields();
+        let mut facts = known.fields();
         facts.insert("formation".to_owned(), json!(self.formation));
         facts.insert("node_id".to_owned(), json!(self.id));
-        facts.insert("old_role".to_owned(), json!(self.passed_on.role));
+        facts.insert("old_role".to_owned(), json!(known.role));
         facts.insert("at".to_owned(), json!(chrono::Utc::now().to_rfc3339()));
         // The same for the same question, also after a restart; another one when it is asked anew.
         let (formation, id, turn) = (&self.formation, self.id, self.refusals + 1);
         let id = format!("{formation}-{id}-{event}-{epoch}-{turn}");
         let notice = Notice { id, event: event.to_owned(), facts };
-        let now =
-            [("role_now", json!(self.passed_on.role)), ("attempt", json!(1)), ("missed", json!(0))];
+        let now = [("role_now", json!(known.role)), ("attempt", json!(1)), ("missed", json!(0))];
         let now: Map<String, Value> =
             now.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         tracing::info!(event.id = notice.id, "the {event} hook is asked");

@@ -30,6 +30,21 @@ impl Role {
             Self::Primary => "primary",
         }
     }
+
+    /// What a look tells of it: nothing of a Postgres that is starting, does not answer, or is not what it has
+    /// been promoted to yet. Then it is still what it was.
+    pub fn of(view: &LocalView, persisted: &Persisted) -> Option<Self> {
+        let epoch = persisted.assignment.epoch;
+        let promoted = persisted.promoted.as_ref().is_some_and(|it| it.epoch == epoch);
+        match (view.process, &view.server) {
+            (Process::Stopped, _) => Some(Self::None),
+            (Process::Starting | Process::Running, Some(server)) if server.in_recovery => {
+                Some(Self::Standby)
+            }
+            (Process::Starting | Process::Running, Some(_)) => promoted.then_some(Self::Primary),
+            (Process::Starting | Process::Running, None) => None,
+        }
+    }
 }
 
 /// A node and where its Postgres is.
@@ -68,24 +83,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// From a look. `before` is what a role stays that cannot be told now: of a Postgres that is starting, or
-    /// does not answer.
+    /// From a look at a node of this role.
     pub fn of(
-        (id, before): (NodeId, &Self),
+        (id, role): (NodeId, Role),
         view: &LocalView,
         persisted: &Persisted,
         takes_writes: bool,
     ) -> Self {
         let assignment = &persisted.assignment;
-        let promoted = persisted.promoted.as_ref().is_some_and(|it| it.epoch == assignment.epoch);
-        let role = match (view.process, &view.server) {
-            (Process::Stopped, _) => Role::None,
-            (Process::Starting | Process::Running, Some(server)) if server.in_recovery => {
-                Role::Standby
-            }
-            (Process::Starting | Process::Running, Some(_)) if promoted => Role::Primary,
-            (Process::Starting | Process::Running, Some(_) | None) => before.role,
-        };
         let own = (role == Role::Primary).then_some(id);
         let primary = own.or(assignment.goal.primary());
         let peer = |id: NodeId| assignment.member(id).map(Peer::from);
@@ -153,6 +158,69 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A keeper that is restarted beside a server that is busy has no news.
+    #[test]
+    fn a_role_is_not_guessed() {
+        let mut persisted: Persisted = serde_json::from_value(json!({
+            "own": 1, "sealed": null, "admitted": null, "promoted": null,
+            "assignment": {
+                "order": { "ticket": 3, "generation": 1 }, "epoch": 2, "goal_state": "primary",
+                "goal": { "kind": "wait" }, "members": [], "lineage": [],
+                "system_identifier": null, "may_stop": false,
+                "timers": shared::settings::Settings::default().timers(),
+            },
+        }))
+        .unwrap();
+        let server = |in_recovery| fsm::node::Server {
+            in_recovery,
+            history: shared::history::History {
+                ancestors: Vec::new(),
+                timeline: shared::ids::TimelineId(3),
+            },
+            end: None,
+            sealed: false,
+            streaming: false,
+        };
+        let view = |process, server| LocalView { process, server, ..view_of_nothing() };
+        let told =
+            |persisted: &Persisted, process, server| Role::of(&view(process, server), persisted);
+        assert_eq!(told(&persisted, Process::Stopped, None), Some(Role::None));
+        assert_eq!(told(&persisted, Process::Starting, None), None);
+        assert_eq!(told(&persisted, Process::Running, None), None);
+        assert_eq!(told(&persisted, Process::Running, Some(server(true))), Some(Role::Standby));
+        assert_eq!(told(&persisted, Process::Running, Some(server(false))), None);
+        persisted.promoted = Some(shared::report::Promoted {
+            epoch: Epoch(2),
+            timeline: shared::ids::TimelineId(3),
+            parent: None,
+            start: shared::lsn::Lsn(1),
+            ancestors: Vec::new(),
+        });
+        let primary = told(&persisted, Process::Running, Some(server(false)));
+        assert_eq!(primary, Some(Role::Primary));
+    }
+
+    fn view_of_nothing() -> LocalView {
+        LocalView {
+            data: fsm::node::Data::Unusable,
+            process: Process::Stopped,
+            server: None,
+            file: fsm::node::File { upstream: None, spec: None, current: true },
+            sync: fsm::node::Sync::Unknown,
+            settled: false,
+            sealing_for_ms: 0,
+            checkpointed: false,
+            heard: true,
+            may_write: false,
+            stopping: false,
+            adopted: true,
+            broken: false,
+            upstream_lacks: None,
+            due: None,
+            hook: fsm::node::consent::Asked::Clear,
+        }
+    }
 
     #[test]
     fn each_change_is_told_once() {

@@ -86,7 +86,9 @@ impl Runner {
         let path = self.place.0.join(FILE);
         let mut journal: Journal = disk(|| load_json(&path)).unwrap_or_else(|error| {
             tracing::error!("what was to be told to hooks is lost: {error}");
-            Journal::default()
+            // Above all numbers that were ever given.
+            let number = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+            Journal { number, ..Journal::default() }
         });
         let keys: Vec<_> = self.hooks.iter().map(Hook::key).collect();
         let forgotten = journal.queue.keep(&keys);
@@ -131,7 +133,9 @@ impl Runner {
                 },
                 Some(ended) = flights.next() => self.settle(&mut journal, &mut attempts, ended),
                 () = at(next) => {
-                    attempts.values_mut().filter(|it| it.due.is_some_and(|due| due <= Instant::now())).for_each(|it| it.due = None);
+                    let now = Instant::now();
+                    let over = |it: &&mut Attempts| it.due.is_some_and(|due| due <= now);
+                    attempts.values_mut().filter(over).for_each(|it| it.due = None);
                 }
             }
         }
