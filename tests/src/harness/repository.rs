@@ -1,18 +1,23 @@
 //! Archives that keepers store WAL and backups in: a local repository of pgBackRest, and a directory that
 //! commands write to. Outside of any cluster, since its keepers are told of it at their start.
 
+use super::binaries;
 use super::node::{Node, NodeOptions};
 use super::sandbox::{give_to_postgres, postgres_user};
+use super::sql::Sql;
+use super::verdict::logs;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The stanza.
 const STANZA: &str = "main";
+/// Of a restored server, which listens on a socket in a directory of its own only.
+const PORT: u16 = 5432;
 
 /// A repository of pgBackRest. Each node has a file of its own, so that it can fail for one alone.
 #[derive(Debug)]
@@ -91,11 +96,68 @@ impl Repository {
         backups.iter().map(|it| start(it).with_context(|| format!("{it}"))).collect()
     }
 
+    /// A server on the first backup and all that is in the archive since, without a keeper, as
+    /// docs/archiving.md says: it runs until it is dropped, and is what a restore would bring back.
+    pub fn restored(&self, node: &Node) -> Result<Restored> {
+        let label = self.backup_label(node)?;
+        let dir = self.dir.path().join("restored");
+        directory(&dir)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        let path = format!("--pg1-path={}", dir.display());
+        self.pgbackrest(
+            node,
+            &[&path, &format!("--set={label}"), "--archive-mode=off", "restore"],
+        )?;
+        let restored = Restored { dir, sockets: self.dir.path().join("lock") };
+        let options = format!("-p {PORT} -k {} -c listen_addresses=", restored.sockets.display());
+        let log = restored.dir.join("restored.out");
+        restored.pg_ctl(&["start", "-w", "-o", &options, "-l", &log.display().to_string()])?;
+        Ok(restored)
+    }
+
+    fn backup_label(&self, node: &Node) -> Result<String> {
+        let text = self.pgbackrest(node, &["--output=json", "info"])?;
+        let info: serde_json::Value = serde_json::from_str(&text)?;
+        let label = info.pointer("/0/backup/0/label").and_then(|label| label.as_str());
+        Ok(label.with_context(|| format!("no backup: {info}"))?.to_owned())
+    }
+
     /// The files of the archive, by their names in `pg_wal`.
     pub fn files(&self) -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         collect(&self.dir.path().join("repo/archive"), &mut found)?;
         Ok(found)
+    }
+}
+
+/// A server on what a restore has brought back.
+#[derive(Debug)]
+pub struct Restored {
+    dir: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Restored {
+    /// A session with it.
+    pub async fn sql(&self) -> Result<Sql> {
+        Sql::connect_locally(&self.sockets, PORT).await
+    }
+
+    fn pg_ctl(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = as_postgres(&binaries::postgres("pg_ctl")?.display().to_string())?;
+        command.arg("-D").arg(&self.dir).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status()?;
+        let log = logs::tail(&self.dir.join("restored.out"), 20);
+        ensure!(status.success(), "pg_ctl {arguments:?}: {status}: {log}");
+        Ok(())
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        // One that did not start is no trouble.
+        drop(self.pg_ctl(&["stop", "-m", "immediate"]));
     }
 }
 
