@@ -8,7 +8,8 @@ use super::Call;
 use super::gate::{Facts, Gate, passfile, server};
 use fsm::node::archive::is_confirmed_primary;
 use postgres::run::last_lines;
-use shared::ids::Epoch;
+use shared::history::{History, Lineage};
+use shared::ids::{Epoch, TimelineId};
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -115,12 +116,70 @@ async fn back_up(gate: &Gate, password: Option<&str>) -> Result<bool, String> {
         written.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     }
     let server = server(&gate.instance, &path);
-    let Some(backup) = gate.archive.backup(&server) else { return Ok(false) };
-    if let Some(prepare) = gate.archive.prepare_backup(&server) {
-        run_call(gate, &prepare).await?;
+    let prepared = gate.archive.prepare_backup(&server);
+    if let Some(prepare) = &prepared {
+        run_call(gate, prepare).await?;
     }
+    leave_signposts(gate).await?;
+    let Some(backup) = gate.archive.backup(&server) else { return Ok(false) };
     run_call(gate, &backup).await?;
     Ok(true)
+}
+
+/// Stores a history file for each timeline number that was left out (rule 8). PostgreSQL looks for the newest
+/// timeline by counting up until one has no history file (`findNewestTimeLine` in timeline.c): without these a
+/// restore would end at the first change of the primary. Such a file says of its timeline that it began where
+/// the next one of ours did; nothing was ever written on it, so nothing more is restored by it either.
+async fn leave_signposts(gate: &Gate) -> Result<(), String> {
+    let Some(facts) = gate.facts.borrow().clone() else { return Ok(()) };
+    let Some(history) = &facts.history else { return Ok(()) };
+    for timeline in left_out(history, &facts.persisted.assignment.lineage) {
+        leave_signpost(gate, history.timeline, timeline).await?;
+    }
+    Ok(())
+}
+
+async fn leave_signpost(gate: &Gate, own: TimelineId, timeline: TimelineId) -> Result<(), String> {
+    let own = gate.instance.data_dir.wal_dir().join(history_file(own));
+    let name = history_file(timeline);
+    let path = gate.state_dir.join(&name);
+    let (to, owner) = (path.clone(), gate.instance.owner.clone());
+    let write = move || -> io::Result<()> {
+        let text = signpost(&std::fs::read_to_string(own)?, timeline);
+        postgres::durable::write(&to, text.as_bytes(), 0o600, &owner).map_err(io::Error::other)?;
+        Ok(())
+    };
+    let written = tokio::task::spawn_blocking(write).await;
+    written.map_err(|e| e.to_string())?.map_err(|e| format!("cannot write {name}: {e}"))?;
+    let passfile = passfile(&gate.state_dir);
+    let server = server(&gate.instance, &passfile);
+    let push = gate.archive.push(&server, &path.display().to_string(), &name);
+    let stored = run_call(gate, &push).await;
+    // It is made anew for the next attempt.
+    drop(tokio::fs::remove_file(&path).await);
+    stored
+}
+
+/// The numbers between the group's first timeline and the present one that its history does not go through.
+fn left_out(history: &History, lineage: &Lineage) -> Vec<TimelineId> {
+    let first = lineage.0.first().map_or(history.timeline, |entry| entry.timeline);
+    let passed = |number: &u32| history.ancestors.iter().any(|it| it.timeline.0 == *number);
+    let numbers = first.0.saturating_add(1)..history.timeline.0;
+    numbers.filter(|number| !passed(number)).map(TimelineId).collect()
+}
+
+/// What our own history says of the time before this number: whoever of our primaries writes it, it is the
+/// same.
+fn signpost(own: &str, timeline: TimelineId) -> String {
+    let is_before = |line: &&str| {
+        let number = line.split_whitespace().next().and_then(|word| word.parse().ok());
+        number.is_some_and(|number: u32| number < timeline.0)
+    };
+    own.lines().filter(is_before).map(|line| format!("{line}\n")).collect()
+}
+
+fn history_file(timeline: TimelineId) -> String {
+    format!("{:08X}.history", timeline.0)
 }
 
 /// Runs it to its end, however long that takes; it ends with this future.
@@ -137,4 +196,23 @@ async fn run_call(gate: &Gate, call: &Call) -> Result<(), String> {
     let said = last_lines(&String::from_utf8_lossy(said), KEPT_LINES);
     let what = call.arguments.last().map(String::as_str).unwrap_or_default();
     Err(format!("{} {what} failed ({}): {said}", call.program, output.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::history::LineageEntry;
+
+    #[test]
+    fn numbers_that_were_left_out_say_where_the_next_one_began() {
+        let own = "1\t0/3000060\tx\n3\t0/5000060\ty\n";
+        let history = History::parse(TimelineId(6), own).unwrap();
+        let lineage = Lineage(vec![LineageEntry::reserved(Epoch(1), TimelineId(1))]);
+        assert_eq!(left_out(&history, &lineage), [2, 4, 5].map(TimelineId));
+        assert_eq!(signpost(own, TimelineId(2)), "1\t0/3000060\tx\n");
+        assert_eq!(signpost(own, TimelineId(5)), own);
+        // The timelines of an older cluster, of which nothing was left out by us.
+        let lineage = Lineage(vec![LineageEntry::reserved(Epoch(1), TimelineId(3))]);
+        assert_eq!(left_out(&history, &lineage), [4, 5].map(TimelineId));
+    }
 }
