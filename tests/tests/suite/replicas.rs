@@ -146,7 +146,7 @@ async fn pgbackrest_makes_standbys_and_catches_them_up() -> Result<()> {
     let sql = primary.sql().await?;
     sql.run("create table rows (id int)").await?;
     eventually("a backup", DEADLINE, async || {
-        Ok(if repository.backups(primary)?.is_empty() { Err("none") } else { Ok(()) })
+        Ok(if repository.backups(primary)?.is_empty() { Err("none".to_owned()) } else { Ok(()) })
     })
     .await?;
     is_archived(&repository, &fill(primary, 3).await?).await?;
