@@ -47,6 +47,7 @@ pub enum Message {
 
 /// Everything.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a world")]
 pub struct World {
     /// Milliseconds.
     pub now: u64,
