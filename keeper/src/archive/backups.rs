@@ -175,7 +175,7 @@ fn signpost(own: &str, timeline: TimelineId) -> String {
         let number = line.split_whitespace().next().and_then(|word| word.parse().ok());
         number.is_some_and(|number: u32| number < timeline.0)
     };
-    own.lines().filter(is_before).map(|line| format!("{line}\n")).collect()
+    own.lines().filter(is_before).flat_map(|line| [line, "\n"]).collect()
 }
 
 fn history_file(timeline: TimelineId) -> String {

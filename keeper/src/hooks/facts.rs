@@ -206,7 +206,7 @@ mod tests {
             data: fsm::node::Data::Unusable,
             process: Process::Stopped,
             server: None,
-            file: fsm::node::File { upstream: None, spec: None, current: true },
+            file: fsm::node::File { upstream: None, spec: None, restore: false, current: true },
             sync: fsm::node::Sync::Unknown,
             settled: false,
             sealing_for_ms: 0,
@@ -219,6 +219,7 @@ mod tests {
             upstream_lacks: None,
             due: None,
             hook: fsm::node::consent::Asked::Clear,
+            archive: fsm::node::Archive::None,
         }
     }
 
