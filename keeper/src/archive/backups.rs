@@ -4,8 +4,8 @@
 //! that the control file names the old timeline, and pgBackRest refuses (docs/archiving.md). One that fails
 //! is taken again, after longer and longer waits; one that the node may no longer take is given up.
 
-use super::Call;
 use super::gate::{Facts, Gate, passfile, server};
+use super::{Call, queue};
 use fsm::node::archive::is_confirmed_primary;
 use postgres::run::last_lines;
 use shared::history::{History, Lineage};
@@ -133,7 +133,14 @@ async fn back_up(gate: &Gate, password: Option<&str>) -> Result<bool, String> {
 async fn leave_signposts(gate: &Gate) -> Result<(), String> {
     let Some(facts) = gate.facts.borrow().clone() else { return Ok(()) };
     let Some(history) = &facts.history else { return Ok(()) };
-    for timeline in left_out(history, &facts.persisted.assignment.lineage) {
+    let left_out = left_out(history, &facts.persisted.assignment.lineage);
+    // Whoever follows the archive must not take one of these for the newest: ours is there before, and the one
+    // that leads on from what they have comes last.
+    let own = queue::is_done(&gate.instance.data_dir, &history_file(history.timeline));
+    if !left_out.is_empty() && !own {
+        return Err("the history of its timeline is not archived yet".to_owned());
+    }
+    for timeline in left_out.into_iter().rev() {
         leave_signpost(gate, history.timeline, timeline).await?;
     }
     Ok(())

@@ -37,6 +37,11 @@ pub fn look(dir: &DataDir) -> io::Result<Queue> {
     Ok(queue)
 }
 
+/// Whether a file has been archived, or need not be. One look at a directory entry.
+pub fn is_done(dir: &DataDir, file: &str) -> bool {
+    status_dir(dir).join(format!("{file}.{DONE}")).exists()
+}
+
 /// In a fresh copy: whatever is marked as done was marked by the copying, which archives nothing. Asked
 /// about again it is kept until it is known to be stored, as if it had been streamed. Blocks.
 pub fn ask_again(dir: &DataDir) -> io::Result<()> {
@@ -73,6 +78,7 @@ mod tests {
             fs::write(status.join(name), "").unwrap();
         }
         let queue = look(&dir).unwrap();
+        assert!(is_done(&dir, "000000010000000000000001") && !is_done(&dir, "00000002.history"));
         assert!(queue.waiting == 1 && queue.oldest.is_some(), "{queue:?}");
         ask_again(&dir).unwrap();
         assert_eq!(look(&dir).unwrap().waiting, 2);
