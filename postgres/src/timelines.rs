@@ -141,7 +141,8 @@ pub fn write_histories(
 /// The lines of a history file about its first timelines: the history of the next one.
 fn lines_of(content: &str, timelines: usize) -> String {
     let is_line = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with('#');
-    content.lines().filter(is_line).take(timelines).map(|line| format!("{line}\n")).collect()
+    let lines = content.lines().filter(is_line).take(timelines);
+    lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// Removes the empty history files above the newest real one and above the control file's timeline;

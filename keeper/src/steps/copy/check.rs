@@ -168,7 +168,8 @@ fn without_recovery(text: &str) -> String {
         let name = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         OF_RECOVERY.contains(&name.as_str()) || name.starts_with("recovery_target")
     };
-    text.lines().filter(|line| !of_recovery(line)).map(|line| format!("{line}\n")).collect()
+    let lines = text.lines().filter(|line| !of_recovery(line));
+    lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// The WAL of a copy, where it is to be elsewhere and its maker has not seen to that.
