@@ -6,7 +6,7 @@
 use super::check::{self, Expected};
 use super::{beside, prepare, sync};
 use crate::archive::queue::ask_again;
-use crate::create::{Errand, MakesCopies, Way};
+use crate::create::{Errand, MakesCopies as _, Way};
 use crate::node::Made;
 use postgres::datadir::{Contents, DataDir};
 use postgres::durable;
