@@ -1,6 +1,6 @@
 //! Hooks: what an operator wants to be run or called when something happens.
 //!
-//! Here is what one hook is ([`hook`]), how it is run once ([`run`]), what it is told ([`notice`]), and the
+//! Here is what one hook is ([`hook`]), how it is run once ([`mod@run`]), what it is told ([`notice`]), and the
 //! queue of what is yet to be delivered ([`queue`], pure). Not here: which events there are, and where a queue
 //! is kept; those are the keeper's and the monitor's.
 
