@@ -236,7 +236,7 @@ impl Agent {
             Ending::LeavePostgres => return Some(Ended::AsTold),
             Ending::Immediate => {
                 // A stop that was under way has lost sight of it.
-                self.node.find_postmaster(true).await;
+                self.node.find_postmaster(true, self.right.fenced()).await;
                 drop(self.node.carry_out(&Step::StopImmediate).await);
                 self.hooks.note_end();
                 return Some(Ended::AsTold);
@@ -270,6 +270,7 @@ impl Agent {
             stopping,
             full: self.room.borrow().iter().any(|found| !room(found).suffices()),
             fetched: self.archive.as_ref().map(|archive| archive.condition().fetched),
+            fenced: self.right.fenced(),
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Right {
     duty: watch::Sender<Option<Duty>>,
     /// Counts the primaries that were stopped.
     fences: watch::Sender<u64>,
+    /// The process id of the last one that was, or is being, stopped.
+    fenced: watch::Sender<Option<i32>>,
 }
 
 impl Default for Right {
@@ -57,6 +59,7 @@ impl Default for Right {
             changed: Arc::default(),
             duty: watch::Sender::new(None),
             fences: watch::Sender::new(0),
+            fenced: watch::Sender::new(None),
         }
     }
 }
@@ -91,6 +94,11 @@ impl Right {
     /// Counts the primaries that the guard has stopped.
     pub fn fences(&self) -> watch::Receiver<u64> {
         self.fences.subscribe()
+    }
+
+    /// The postmaster that the guard stops, or has stopped last.
+    pub fn fenced(&self) -> Option<i32> {
+        *self.fenced.borrow()
     }
 
     fn writable(&self) -> bool {
@@ -157,6 +165,7 @@ pub async fn run(right: Right, postmaster: watch::Receiver<Option<Postmaster>>) 
             Some(at) if right.writable() && now >= at => {
                 let running = postmaster.borrow().clone();
                 if let Some(running) = running.filter(Postmaster::is_alive) {
+                    right.fenced.send_replace(Some(running.pid()));
                     fence(&running).await;
                     right.fences.send_modify(|count| *count += 1);
                 }

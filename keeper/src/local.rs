@@ -51,13 +51,15 @@ pub struct Circumstances {
     pub full: bool,
     /// What the archive has said, where there is one.
     pub fetched: Option<Fetched>,
+    /// The postmaster that the guard has stopped.
+    pub fenced: Option<i32>,
 }
 
 impl Node {
     /// Looks.
     pub async fn look(&mut self, circumstances: Circumstances) -> Look {
         self.take_address();
-        let postmaster = self.find_postmaster(circumstances.may_write).await;
+        let postmaster = self.find_postmaster(circumstances.may_write, circumstances.fenced).await;
         let mut postgres = PostgresView::default();
         let mut walsenders = Vec::new();
         let mut process = Process::Stopped;
@@ -131,7 +133,11 @@ impl Node {
 
     /// The postmaster, found or known; notices when it has ended by itself, which it has not if the
     /// guard stopped it because it may not write.
-    pub(crate) async fn find_postmaster(&mut self, may_write: bool) -> Option<Postmaster> {
+    pub(crate) async fn find_postmaster(
+        &mut self,
+        may_write: bool,
+        fenced: Option<i32>,
+    ) -> Option<Postmaster> {
         if let Some(running) = self.running() {
             return Some(running);
         }
@@ -140,7 +146,9 @@ impl Node {
             self.postmaster.send_replace(None);
             self.forget_server();
             let is_primary = self.persisted().is_some_and(|p| p.assignment.goal.spec().is_some());
-            if may_write || !is_primary {
+            // It stops it a little before the right ends.
+            let by_guard = fenced == Some(ended.pid());
+            if !by_guard && (may_write || !is_primary) {
                 self.note_crash(&ended).await;
             }
         }

@@ -37,6 +37,9 @@ fn the_primary_is_cut_off() -> Result<()> {
         };
         cluster.wait_until("another primary", another).await?;
         workload.callers_go_on().await?;
+        // A stop of its own is nobody else's, after which it would claim a lease and serve once more.
+        let log = old.keeper_log()?;
+        ensure!(log.contains("the lease has run out") && !log.contains("who was not its keeper"));
         site.join(host)?;
         cluster.settled().await?;
         roles.verdict(2)?;
