@@ -3,11 +3,14 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use shared::api::{NodeStatus, Status};
 use shared::state::NodeState;
+use std::sync::Arc;
+use tests::harness::place::Place;
 use tests::harness::roles::Roles;
 use tests::harness::site::{Site, host_of};
 use tests::harness::wait::{DEADLINE, eventually};
-use tests::harness::{Builder, Node};
+use tests::harness::{Builder, Node, NodeOptions};
 use tests::network::Network;
+use tests::network::host::Host;
 
 async fn site(network: &Network, nodes: usize) -> Result<Site<'_>> {
     Site::start(network, Builder::default(), nodes, Builder::on).await
@@ -19,7 +22,12 @@ async fn site(network: &Network, nodes: usize) -> Result<Site<'_>> {
 fn the_primary_is_cut_off() -> Result<()> {
     let network = Network::new()?;
     network.block_on(async {
-        let site = site(&network, 3).await?;
+        let told = |builder: Builder, host: &Arc<Host>| {
+            let place = Place::Host(Arc::clone(host));
+            let arguments = ["--hook", "on_fence=echo the fence is told"].map(str::to_owned).into();
+            builder.node(NodeOptions { place, arguments, ..NodeOptions::default() })
+        };
+        let site = Site::start(&network, Builder::default(), 3, told).await?;
         let cluster = site.cluster();
         let old = cluster.primary().await?;
         let host = host_of(old)?;
@@ -37,9 +45,13 @@ fn the_primary_is_cut_off() -> Result<()> {
         };
         cluster.wait_until("another primary", another).await?;
         workload.callers_go_on().await?;
+        eventually("the hook", DEADLINE, async || {
+            let told = old.keeper_log()?.contains("the fence is told");
+            Ok(if told { Ok(()) } else { Err("it has not been told".to_owned()) })
+        })
+        .await?;
         // A stop of its own is nobody else's, after which it would claim a lease and serve once more.
-        let log = old.keeper_log()?;
-        ensure!(log.contains("the lease has run out") && !log.contains("who was not its keeper"));
+        ensure!(!old.keeper_log()?.contains("who was not its keeper"), "it has served once more");
         site.join(host)?;
         cluster.settled().await?;
         roles.verdict(2)?;
