@@ -50,10 +50,10 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Whom a follower streams from.
-    pub fn upstream(&self) -> Option<NodeId> {
+    /// What a follower is told of its upstream.
+    pub fn follows(&self) -> Option<&Upstream> {
         match self {
-            Self::Follow { upstream } => Some(upstream.node()),
+            Self::Follow { upstream } => Some(upstream),
             Self::Wait
             | Self::Primary { .. }
             | Self::Seal { .. }
@@ -63,17 +63,14 @@ impl Goal {
         }
     }
 
-    /// Whom a follower has to take for the primary of the epoch, whoever it streams from.
+    /// Whom a follower streams from.
+    pub fn upstream(&self) -> Option<NodeId> {
+        self.follows().map(Upstream::node)
+    }
+
+    /// The primary that a follower follows, at first hand or not.
     pub fn primary(&self) -> Option<NodeId> {
-        match self {
-            Self::Follow { upstream } => Some(upstream.primary()),
-            Self::Wait
-            | Self::Primary { .. }
-            | Self::Seal { .. }
-            | Self::FastForward { .. }
-            | Self::Maintenance
-            | Self::Dropped => None,
-        }
+        self.follows().map(Upstream::primary)
     }
 
     /// Whom a node that has this goal takes for the primary: itself, or the one that it follows.
