@@ -289,6 +289,16 @@ fn a_standby_gets_the_history_of_its_group() {
 
 fn file() -> impl Strategy<Value = WalFile> {
     let stretches = (1u32..9, 0u64..40).prop_map(|(timeline, number)| stretch(timeline, number));
+    let stretches = stretches.prop_filter("a timeline is written from where it began on", |it| {
+        let history = own_history();
+        let began = |own: &TimelineId| match own.0 {
+            2 => Some(history.ancestors[0].end),
+            5 => Some(history.ancestors[1].end),
+            7 => Some(history.ancestors[2].end),
+            _ => None,
+        };
+        began(&it.timeline).is_none_or(|began| it.end > began)
+    });
     prop_oneof![
         stretches.clone().prop_map(WalFile::Segment),
         stretches.clone().prop_map(WalFile::Partial),
