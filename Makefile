@@ -13,7 +13,8 @@ CARGO ?= cargo
 NEXTEST_PROFILE ?= default
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-SHARED_DIRS := man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d
+SHARED_DIRS := man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d \
+  pgtandem/hooks pgtandem/archive
 # Our three programs; the workspace has others, for tests only.
 PROGRAMS := pgtandem pgtandem-monitor pgtandem-keeper
 # A backtrace for each error that a test waits out costs time and hides the message.
@@ -83,9 +84,11 @@ bench-clients: setup ## What real clients see of a failover, for docs/clients.md
 	$(CARGO) build --locked --release --workspace --bins
 	target/release/bench_clients --rounds $(ROUNDS)
 
-install: release ## Installs the programs, manual pages and completions under PREFIX=/usr/local
+install: release ## Installs programs, manual pages, completions and examples under PREFIX=/usr/local
 	install -d '$(DESTDIR)$(PREFIX)/bin' $(patsubst %,'$(SHARE)/%',$(SHARED_DIRS))
 	install -m 0755 $(addprefix target/release/,$(PROGRAMS)) '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 deploy/hooks/* '$(SHARE)/pgtandem/hooks'
+	install -m 0755 deploy/archive/* '$(SHARE)/pgtandem/archive'
 	for program in $(PROGRAMS); do \
 	  run=target/release/$$program; \
 	  $$run man --dir '$(SHARE)/man/man1' >/dev/null; \
