@@ -110,7 +110,7 @@ async fn commands_are_tried_in_order_and_what_they_bring_is_checked() -> Result<
     // It counts like any other.
     cluster.perform(&["switchover", "--to", "node3"]).await?;
     cluster.settled().await?;
-    Ok(())
+    cluster.judge().without_workload().await
 }
 
 /// Fills so many segments; the last one's name.
