@@ -127,7 +127,11 @@ impl Teller {
     }
 
     async fn wait_for_store(&self, error: &StoreError) {
-        tracing::warn!(formation.id = %self.formation, "the hook {} waits: {error}", self.hook);
+        tracing::warn!(
+            formation.id = %self.formation,
+            "the hook {} is told nothing for now, since the monitor's database does not answer: {error}",
+            self.hook
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }

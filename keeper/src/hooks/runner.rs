@@ -153,7 +153,9 @@ impl Runner {
                 true
             }
             Err(error) => {
-                tracing::warn!("hooks wait: {error}");
+                tracing::warn!(
+                    "no hook is run for now, since what it is to be told cannot be written down first: {error}"
+                );
                 false
             }
         }

@@ -55,7 +55,7 @@ impl Making {
                 Ok(()) => return Ok(Made::Restored { way: way.to_string() }),
                 Err(why) => {
                     let why = format!("{}: {}", way.name(), why.trim());
-                    tracing::warn!("no copy by {why}");
+                    tracing::warn!("no copy could be made by {why}");
                     reasons.push(why);
                 }
             }
