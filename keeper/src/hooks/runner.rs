@@ -362,7 +362,10 @@ mod tests {
         flush(&sender).await;
         task.abort();
         assert_eq!(lines(&hangs), ["f-3-1", "f-3-1", "f-3-2"]);
-        assert_eq!(lines(&works), ["f-3-1 none-standby", "f-3-2 standby-primary"]);
+        // At least once: the process may have ended before it knew that the last one was told.
+        let mut told = lines(&works);
+        told.dedup();
+        assert_eq!(told, ["f-3-1 none-standby", "f-3-2 standby-primary"]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
