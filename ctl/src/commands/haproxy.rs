@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use fsm::group::request::parse_duration;
-use plan::{Choices, Listen, Plan};
+use plan::{Choices, Listen, Plan, RunAs};
 use serde_json::{Value, json};
 use shared::size::Size;
 
@@ -33,12 +33,19 @@ pub struct Haproxy {
     /// Where HAProxy's own statistics are shown [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     stats: Option<Listen>,
+    /// As whom HAProxy runs where root starts it: the packages of distributions have a user `haproxy` [default: as who starts it]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    run_as: Option<RunAs>,
 }
+
+/// Checks further apart than this find nothing in time.
+const LONGEST_INTERVAL_MS: u64 = 3_600_000;
 
 fn duration(text: &str) -> Result<u64, String> {
     match parse_duration(text) {
-        Ok(ms) if ms > 0 => Ok(ms),
-        Ok(_) => Err(format!("'{text}' is no time at all")),
+        Ok(0) => Err(format!("'{text}' is no time at all")),
+        Ok(ms) if ms > LONGEST_INTERVAL_MS => Err(format!("'{text}' is longer than an hour")),
+        Ok(ms) => Ok(ms),
         Err(error) => Err(error.message),
     }
 }
@@ -54,11 +61,19 @@ impl Haproxy {
             max_lag: self.max_lag,
             check_interval_ms: self.check_interval,
             stats: self.stats,
+            run_as: self.run_as,
         };
         let plan = Plan::new(&status, &settings.timers, choices)?;
         for node in plan.only_asked_locally() {
             output::note(&format!(
                 "pgtandem: the keeper of {node} answers on its own host only: for a HAProxy elsewhere give it another --rest-listen"
+            ));
+        }
+        if plan.check.longest_ms() > settings.timers.lease_ms {
+            output::note(&format!(
+                "pgtandem: by these checks a primary that stands still is given up after {} ms only, and its lease is {} ms: there may be another by then",
+                plan.check.longest_ms(),
+                settings.timers.lease_ms
             ));
         }
         let text = config::render(&plan);
