@@ -25,10 +25,10 @@ pub struct Haproxy {
     #[arg(long, value_name = "ADDR:PORT", default_value = "*:5001")]
     listen_ro: Listen,
     /// The most that a standby may be behind to be read from
-    #[arg(long, value_name = "SIZE", default_value = "16MB")]
+    #[arg(long, value_name = "SIZE", default_value = "16MB", allow_negative_numbers = true)]
     max_lag: Size,
     /// How often each keeper is asked [default: a quarter of the formation's lease]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, allow_negative_numbers = true)]
     check_interval: Option<u64>,
     /// Where HAProxy's own statistics are shown [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -112,4 +112,33 @@ fn document(plan: &Plan, text: &str) -> Value {
         "servers": servers,
         "configuration": text,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        haproxy: Haproxy,
+    }
+
+    fn refusal(option: &str, value: &str) -> String {
+        Command::try_parse_from(["haproxy", option, value]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn values_that_cannot_be_read_are_said_to_be_so() {
+        for value in ["-1", "some", "16M", ""] {
+            assert!(refusal("--max-lag", value).contains("is not a size"), "{value}");
+        }
+        assert!(refusal("--check-interval", "0s").contains("no time at all"));
+        assert!(refusal("--check-interval", "61min").contains("longer than an hour"));
+        assert!(refusal("--listen-rw", "5000").contains("write it like"));
+        assert!(refusal("--run-as", "a b").contains("is not a user"));
+        let interval = Command::try_parse_from(["haproxy", "--check-interval", "60min"]).unwrap();
+        assert_eq!(interval.haproxy.check_interval, Some(LONGEST_INTERVAL_MS));
+    }
 }

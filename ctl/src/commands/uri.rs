@@ -60,12 +60,12 @@ struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Role {
-    /// The one that takes writes
+    /// The one that takes writes; `read-write` is the same
     #[value(alias = "read-write")]
     Primary,
     /// The first that answers
     Any,
-    /// A standby, or the primary where there is none
+    /// A standby, or the primary where there is none; `prefer-standby` is the same
     #[value(alias = "prefer-standby")]
     Standby,
     /// The monitor's own URLs
