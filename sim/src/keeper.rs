@@ -441,9 +441,7 @@ impl Machine {
     /// Accepts the newest assignment; says what it is.
     fn take_assignment(&mut self, mutation: Mutation) -> Option<String> {
         let answer = self.keeper.as_ref()?.heard.clone()?;
-        if answer.lease.is_some() {
-            self.claimed = false;
-        }
+        self.make_good();
         let before = self.persisted.clone();
         let mut known = before.clone().filter(|_| mutation != Mutation::Unordered);
         if let Some(known) = known.as_mut().filter(|_| mutation == Mutation::NoGenerations) {
@@ -465,6 +463,22 @@ impl Machine {
         self.persisted_before = before.filter(|_| mutation == Mutation::ForgetSeal);
         self.persisted = Some(next);
         Some(line)
+    }
+
+    /// What it claimed is made good by an answer to a report that was sent later: one to an older report says
+    /// nothing about what has become of the group since.
+    fn make_good(&mut self) {
+        let granted = |keeper: &Keeper| keeper.granted_at > keeper.claimed_at;
+        if self.keeper.as_ref().is_some_and(granted) {
+            self.end_claim();
+        }
+    }
+
+    fn end_claim(&mut self) {
+        self.claimed = false;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.claimed_at = None;
+        }
     }
 
     /// What the keeper sees.
@@ -516,7 +530,9 @@ impl Machine {
         let (in_force, lease_ms) = (self.spec_in_force(), self.lease_ms());
         let proven =
             |keeper: &Keeper| keeper.tenure.is_proven(in_force.as_ref(), lease_ms, Millis(now));
-        self.claimed &= !self.keeper.as_ref().is_some_and(proven);
+        if self.keeper.as_ref().is_some_and(proven) {
+            self.end_claim();
+        }
     }
 
     /// Until when it may serve, on its own clock; `None` without a limit.

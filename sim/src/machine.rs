@@ -165,6 +165,10 @@ pub struct Keeper {
     pub calls: Vec<(u64, u64)>,
     /// The newest answer.
     pub heard: Option<Answer>,
+    /// When the report was sent that it answers, where it grants a lease.
+    pub granted_at: Option<u64>,
+    /// When this process took a lease by itself that nothing has made good yet.
+    pub claimed_at: Option<u64>,
     /// The right to serve.
     pub tenure: Tenure,
     /// Since when the signs of a seal are waited for.
@@ -179,6 +183,17 @@ pub struct Keeper {
     pub leaving_since: Option<u64>,
     /// What the hook said that was asked last.
     pub hook: Option<HookSaid>,
+}
+
+impl Keeper {
+    /// Takes in an answer to the report that was sent at this time of its host's clock.
+    pub fn hear(&mut self, answer: Answer, sent: Option<u64>) {
+        if let Some(sent) = sent {
+            self.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
+        }
+        self.granted_at = sent.filter(|_| answer.lease.is_some());
+        self.heard = Some(answer);
+    }
 }
 
 /// What has come of asking a hook.
@@ -327,6 +342,7 @@ impl Machine {
         {
             let ms = persisted.assignment.timers.lease_ms;
             keeper.tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
+            keeper.claimed_at = Some(now);
             self.claimed = true;
         }
     }
@@ -339,6 +355,8 @@ impl Machine {
             seq: 0,
             calls: Vec::new(),
             heard: None,
+            granted_at: None,
+            claimed_at: None,
             tenure: Tenure::default(),
             woke: None,
             sealing_since: None,

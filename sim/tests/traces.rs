@@ -205,6 +205,35 @@ fn an_answer_that_was_overtaken_grants_nothing() {
     assert!(world.machines.get(primary).unwrap().right_until().is_some(), "sent at {sent}");
 }
 
+/// Rule 13: an answer to a report from before the claim is no grant, however late it comes.
+#[test]
+fn a_claim_is_made_good_by_an_answer_to_a_later_report() {
+    let (mut world, primary, standbys) = formed(2, 1, Mutation::None);
+    // It could prove the claim as well.
+    world.crash_host(standbys[0]);
+    world.now += 10;
+    drop(world.keeper_turn(primary));
+    world.now += 10;
+    world.crash_postgres(primary);
+    let claimed = |world: &World| world.machines.get(primary).unwrap().claimed;
+    assert!(claimed(&world));
+    let report = world.messages.pop().unwrap();
+    let answered = |world: &mut World, report: Message| {
+        world.messages = vec![report];
+        world.deliver();
+        assert!(
+            matches!(&world.messages[..], [Message::Answer { answer, .. }] if answer.lease.is_some())
+        );
+        world.deliver();
+        drop(world.keeper_turn(primary));
+    };
+    answered(&mut world, report);
+    assert!(claimed(&world), "by what was granted before");
+    let report = world.messages.pop().unwrap();
+    answered(&mut world, report);
+    assert!(!claimed(&world));
+}
+
 /// The primary is dropped by force while its only standby is being dropped, and a new node has no copy
 /// yet. Nobody else can be the primary, so the standby stays.
 #[test]

@@ -408,8 +408,10 @@ impl State {
         if let Some(keeper) = keeper.filter(|keeper| keeper.name == process) {
             let older = keeper.heard.as_ref().is_some_and(|heard| answer.is_older_than(heard));
             if !older || unordered {
-                keeper.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
-                keeper.heard = Some(answer);
+                keeper.hear(answer, Some(sent));
+                // While time stands still nobody can tell whether the report was sent after a claim; that it
+                // was, which ends the claim, is the stronger adversary.
+                keeper.granted_at = keeper.granted_at.map(|sent| sent + 1);
             }
         }
     }
