@@ -450,9 +450,10 @@ impl Record {
         self.number_sync_standbys_below(self.primary)
     }
 
-    /// The same, were this node the primary.
+    /// The same, were this node the primary. Whoever streams from a standby counts: it comes back where it is
+    /// needed, and nothing is demanded less because it is elsewhere.
     pub fn number_sync_standbys_below(&self, primary: Option<NodeId>) -> usize {
-        let standbys = self.quorum_standbys_below(primary).count();
+        let standbys = self.eligible_standbys_below(primary).count();
         let wanted = match self.settings.number_sync_standbys {
             Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
             None => usize::from(self.nodes.len() >= 3),
@@ -468,6 +469,16 @@ impl Record {
     /// The same, were this node the primary. Whoever streams from a standby is not among them: commits on
     /// the primary wait for its own walsenders only.
     pub fn quorum_standbys_below(&self, primary: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        let upstream = |id| self.nodes.get(&id).and_then(|node| node.cascade.upstream);
+        self.eligible_standbys_below(primary).filter(move |id| upstream(*id).is_none())
+    }
+
+    /// The nodes that commits could wait for, were this one the primary: now, or as soon as those that stream from
+    /// a standby have come to the primary.
+    pub(crate) fn eligible_standbys_below(
+        &self,
+        primary: Option<NodeId>,
+    ) -> impl Iterator<Item = NodeId> {
         self.nodes
             .iter()
             .filter(move |(id, node)| {
@@ -475,7 +486,6 @@ impl Record {
                     && node.replication_quorum
                     && !node.maintenance
                     && !node.dropping
-                    && node.cascade.upstream.is_none()
             })
             .map(|(id, _)| *id)
     }
