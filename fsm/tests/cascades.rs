@@ -273,6 +273,7 @@ fn back_to_the_primary_before_commits_wait_for_nobody() {
     let upstream = || name(&world, upstream);
     for action in [
         Action::Drop { node: upstream(), force: false, destroy: false },
+        Action::Drop { node: upstream(), force: true, destroy: false },
         Action::Maintenance { node: upstream(), on: true, allow_failover: false },
     ] {
         let mut world = world.clone();

@@ -277,8 +277,15 @@ fn holds(rig: &Rig) -> bool {
     let stopped = view.process == Process::Stopped;
     match &rig.persisted.assignment.goal {
         Goal::Wait => true,
-        Goal::Primary { spec, .. } => {
-            view.is_writable()
+        Goal::Primary { spec, timeline } => {
+            // A log without a position makes nobody a witness, nor whoever is copied from it.
+            let lineage = &rig.persisted.assignment.lineage;
+            let has_position = server.is_some_and(|server| {
+                let end = server.end.unwrap_or_default();
+                lineage.position(&server.history, end).is_some()
+            });
+            (has_position || timeline.is_none())
+                && view.is_writable()
                 && view.sync == Sync::InForce(spec.generation)
                 && view.file.spec.as_ref() == Some(spec)
                 && rig.persisted.promoted.as_ref().map(|p| p.epoch)
