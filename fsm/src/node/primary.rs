@@ -120,12 +120,8 @@ fn is_promoted(persisted: &Persisted) -> bool {
 
 /// Whether its log goes on on another timeline than the one that it was promoted to.
 fn is_elsewhere(view: &LocalView, persisted: &Persisted) -> bool {
-    let present = match (&view.server, &view.data) {
-        (Some(server), _) => server.history.timeline,
-        (None, Data::Present { history, .. }) => history.timeline,
-        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return false,
-    };
-    persisted.promoted.as_ref().is_some_and(|promoted| promoted.timeline != present)
+    let (present, promoted) = (view.history(), persisted.promoted.as_ref());
+    present.zip(promoted).is_some_and(|(history, promoted)| promoted.timeline != history.timeline)
 }
 
 fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
