@@ -11,7 +11,7 @@ use fsm::node::{Data, LocalView, Process};
 use shared::goal::Orders;
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Lease};
+use shared::report::Answer;
 use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -329,21 +329,6 @@ impl Machine {
             was_fenced: false,
             asked: None,
             from_backup: false,
-        }
-    }
-
-    /// A primary that was running, or that may start by itself, has one lease to prove itself; one only.
-    pub fn claim_lease(&mut self, now: u64) {
-        if let (Some(persisted), Some(keeper)) = (&self.persisted, &mut self.keeper)
-            && persisted.sealed.is_none()
-            && !self.claimed
-            && persisted.assignment.goal.spec().is_some()
-            && persisted.promoted.as_ref().map(|p| p.epoch) == Some(persisted.assignment.epoch)
-        {
-            let ms = persisted.assignment.timers.lease_ms;
-            keeper.tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
-            keeper.claimed_at = Some(now);
-            self.claimed = true;
         }
     }
 
