@@ -242,6 +242,49 @@ fn back_to_the_primary_where_commits_need_it() {
     assert!(record.nodes[&other].cascade.upstream.is_none());
 }
 
+/// `number-sync-standbys` is demanded of the group, wherever its nodes stream from: with another standby gone for
+/// good the node is needed.
+#[test]
+fn back_to_the_primary_where_as_many_are_demanded() {
+    let (mut world, [_, _, node, other]) = cascaded();
+    let demand =
+        Action::SetFormation { key: "number-sync-standbys".to_owned(), value: "2".to_owned() };
+    done(&mut world, &demand);
+    walk::converge(&mut world).unwrap();
+    let record = &world.monitor.record;
+    assert!(record.nodes[&node].cascade.upstream.is_some() && record.number_sync_standbys() == 2);
+    let drop = Action::Drop { node: name(&world, other), force: false, destroy: false };
+    done(&mut world, &drop);
+    let (record, events) = decide(&world, 0);
+    assert_eq!(record.nodes[&node].cascade.upstream, None, "{events:?}");
+    assert_eq!(record.number_sync_standbys(), 2);
+    assert_eq!(record.newest_spec().map(|spec| spec.required), Some(2));
+}
+
+/// Its upstream, the last that commits wait for, is dropped, or goes into maintenance: they wait for the node
+/// instead, and at no moment for nobody.
+#[test]
+fn back_to_the_primary_before_commits_wait_for_nobody() {
+    let (mut world, [_, upstream, node, other]) = cascaded();
+    let (key, value) = ("replication-quorum".to_owned(), "false".to_owned());
+    let no_quorum = Action::SetNode { node: name(&world, other), key, value };
+    done(&mut world, &no_quorum);
+    walk::converge(&mut world).unwrap();
+    let upstream = || name(&world, upstream);
+    for action in [
+        Action::Drop { node: upstream(), force: false, destroy: false },
+        Action::Drop { node: upstream(), force: true, destroy: false },
+        Action::Maintenance { node: upstream(), on: true, allow_failover: false },
+    ] {
+        let mut world = world.clone();
+        done(&mut world, &action);
+        let (record, events) = decide(&world, 0);
+        assert_eq!(record.nodes[&node].cascade.upstream, None, "{events:?}");
+        let required: Vec<_> = record.specs.iter().map(|spec| spec.required).collect();
+        assert_eq!(required, [1, 1], "{:?}", record.specs);
+    }
+}
+
 /// An election gives everybody to the primary that it elects.
 #[test]
 fn a_new_epoch_begins_with_everybody_at_the_primary() {

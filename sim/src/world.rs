@@ -337,10 +337,7 @@ impl World {
         if older && !unordered {
             return;
         }
-        if let Some(sent) = sent {
-            own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
-        }
-        own.heard = Some(answer);
+        own.hear(answer, sent);
     }
 
     /// A keeper that the monitor does not know joins again, under its own identity.

@@ -310,6 +310,15 @@ impl LocalView {
         }
     }
 
+    /// The history of the log that is on disk, as the server says it, or else its files.
+    pub fn history(&self) -> Option<&History> {
+        match (&self.server, &self.data) {
+            (Some(server), _) => Some(&server.history),
+            (None, Data::Present { history, .. }) => Some(history),
+            (None, Data::Empty | Data::Rebuilding | Data::Unusable) => None,
+        }
+    }
+
     /// Whether Postgres has been seen to take writes.
     pub fn is_writable(&self) -> bool {
         self.server.as_ref().is_some_and(|server| !server.in_recovery)
