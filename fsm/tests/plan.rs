@@ -65,12 +65,10 @@ fn memories(assignment: &Assignment) -> Vec<Persisted> {
             for sealed in [None, Some(Ticket(12))] {
                 memories.push(Persisted {
                     own: Some(OWN),
-                    assignment: assignment.clone(),
                     sealed,
                     promoted: promoted.clone(),
                     admitted,
-                    owes: None,
-                    restored: false,
+                    ..Persisted::of(assignment.clone())
                 });
             }
         }
@@ -349,15 +347,7 @@ fn hooks_hold_up_only_the_step_that_they_are_about() {
 fn a_draining_primary_is_proved_by_the_spec_of_its_file() {
     let in_force = |goal, file: Option<Spec>, sync| {
         let assignment = assignment(goal, 2);
-        let known = Persisted {
-            own: Some(OWN),
-            assignment,
-            sealed: None,
-            promoted: None,
-            admitted: None,
-            owes: None,
-            restored: false,
-        };
+        let known = Persisted { own: Some(OWN), ..Persisted::of(assignment) };
         known.in_force(&File { upstream: None, spec: file, restore: false, current: true }, sync)
     };
     let drain = || Goal::Seal { drain: true };
