@@ -123,7 +123,9 @@ async fn the_end_of_the_log_of_a_stopped_primary_is_what_its_standby_has() {
         assert!(!of_segment || control.checkpoint.0 % SEGMENT == SEGMENT - room);
         let later = made_for_later(&a);
         let end = a.end_of_wal_after_clean_shutdown().await.unwrap();
-        later.iter().for_each(|path| fs::remove_file(path).unwrap());
+        for path in later {
+            fs::remove_file(path).unwrap();
+        }
         eventually("the end of the log on the standby", async || {
             let recovery = on_b.recovery().await.unwrap();
             let position = recovery.receive_lsn.max(recovery.replay_lsn).unwrap();
