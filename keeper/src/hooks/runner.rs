@@ -507,4 +507,26 @@ mod tests {
         assert_eq!(lines(&told), ["f-3-101 -none"]);
         assert_eq!(*warnings.borrow(), BTreeMap::new());
     }
+
+    /// Nothing is run that is not on disk first, and a person is told why.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_takes_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, told) = (dir.path().join("state"), dir.path().join("told"));
+        std::fs::create_dir(&state).unwrap();
+        let (runner, sender, _fences) = runner(&state, &[writes(ON_ROLE_CHANGE, &told)]);
+        std::fs::remove_dir_all(&state).unwrap();
+        let mut warnings = runner.warnings.subscribe();
+        let task = tokio::spawn(runner.run());
+        sender.send(facts(Role::Standby)).await.unwrap();
+        let warned = |warnings: &BTreeMap<usize, String>| {
+            warnings.values().any(|text| text.contains("cannot be written down"))
+        };
+        warnings.wait_for(warned).await.unwrap();
+        assert_eq!(lines(&told), [""; 0]);
+        std::fs::create_dir(&state).unwrap();
+        flush(&sender).await;
+        task.abort();
+        assert_eq!((lines(&told).len(), warnings.borrow().len()), (1, 0));
+    }
 }
