@@ -5,6 +5,7 @@
 //! whole, since both may carry secrets.
 
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use url::Url;
 
@@ -15,8 +16,8 @@ pub struct Hook {
     pub event: String,
     /// What is done.
     pub target: Target,
-    /// As it was written: what tells it from others.
-    written: String,
+    /// The hash of what was written.
+    key: String,
 }
 
 /// What a hook does.
@@ -53,6 +54,14 @@ pub enum InvalidHook {
     /// A quote that does not end.
     #[error("the command of the {0} hook has a quotation mark without its counterpart")]
     Quote(String),
+    /// The same again.
+    #[error("the hook {0} is given twice: each is told everything once")]
+    Twice(String),
+    /// Another protocol.
+    #[error(
+        "the {0} hook has a URL that is neither http:// nor https://, and no others can be posted to"
+    )]
+    Scheme(String),
     /// A URL that is none.
     #[error("the URL of the {event} hook cannot be used: {why}")]
     Url {
@@ -71,7 +80,10 @@ impl Hook {
         if !known.contains(&event.as_str()) {
             return Err(InvalidHook::Event { event, known: known.join(", ") });
         }
-        let target = if target.starts_with("http://") || target.starts_with("https://") {
+        let target = if let Some(scheme) = scheme(target) {
+            if !["http", "https"].contains(&scheme.as_str()) {
+                return Err(InvalidHook::Scheme(event));
+            }
             let url = target.parse::<Url>().map_err(|error| InvalidHook::Url {
                 event: event.clone(),
                 why: error.to_string(),
@@ -85,19 +97,36 @@ impl Hook {
             let program = words.remove(0);
             Target::Command { program, arguments: words }
         };
-        Ok(Self { event, target, written: text.to_owned() })
+        Ok(Self { event, target, key: format!("{:x}", Sha256::digest(text)) })
     }
 
     /// Reads several; an empty line is none.
     pub fn parse_all(texts: &[String], known: &[&str]) -> Result<Vec<Self>, InvalidHook> {
-        let texts = texts.iter().filter(|text| !text.trim().is_empty());
-        texts.map(|text| Self::parse(text, known)).collect()
+        let mut hooks: Vec<Self> = Vec::new();
+        for text in texts.iter().filter(|text| !text.trim().is_empty()) {
+            let hook = Self::parse(text, known)?;
+            // Two would share what is yet to be told to them.
+            if hooks.contains(&hook) {
+                return Err(InvalidHook::Twice(hook.to_string()));
+            }
+            hooks.push(hook);
+        }
+        Ok(hooks)
     }
 
-    /// What tells it from other hooks, also after a restart. May carry secrets.
+    /// What tells it from other hooks, also after a restart: a hash of what was written, which may carry a secret,
+    /// as 64 hexadecimal digits. Nobody who writes it down needs to hide it.
     pub fn key(&self) -> &str {
-        &self.written
+        &self.key
     }
+}
+
+/// What stands before `://`, in small letters, where that begins a URL.
+fn scheme(target: &str) -> Option<String> {
+    let (scheme, _) = target.split_once("://")?;
+    let is_one = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    is_one.then(|| scheme.to_ascii_lowercase())
 }
 
 /// For a file of options, in which a list may stand, or one hook alone.
@@ -210,6 +239,18 @@ mod tests {
         assert!(error("on_fence= ").contains("nothing to run"));
         assert!(error("on_fence=a 'b").contains("quotation mark"));
         assert!(error("on_fence=http://").contains("cannot be used"));
+        for line in ["on_fence=ftp://x/y", "on_fence=htps://x", "on_fence=FILE:///x"] {
+            assert!(error(line).contains("neither http:// nor https://"), "{line}");
+        }
+        let shouted = Hook::parse("on_fence=HTTPS://x", &KNOWN).unwrap();
+        assert!(matches!(shouted.target, Target::Webhook(_)), "{shouted:?}");
+        let argument = Hook::parse("on_fence=/bin/x ftp://y", &KNOWN).unwrap();
+        assert!(matches!(argument.target, Target::Command { .. }), "{argument:?}");
+        let texts = ["on_fence=x secret", "", "pre_promote=x secret", "on_fence=x secret"];
+        let texts = texts.map(str::to_owned);
+        assert_eq!(Hook::parse_all(&texts[..3], &KNOWN).unwrap().len(), 2);
+        let twice = Hook::parse_all(&texts, &KNOWN).unwrap_err().to_string();
+        assert!(twice.contains("on_fence (x) is given twice"), "{twice}");
     }
 
     #[test]
@@ -220,5 +261,8 @@ mod tests {
         assert_eq!(shown(&webhook), "on_fence (http://example:81) http://example:81");
         let command = hook("on_fence=/usr/bin/alert --token secret");
         assert_eq!(shown(&command), "on_fence (alert) alert");
+        let key = hook("on_fence=abc").key().to_owned();
+        assert!(key.len() == 64 && !key.contains("abc"), "{key}");
+        assert_ne!(key, hook("on_fence=abd").key());
     }
 }

@@ -4,6 +4,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// More of one value is in the JSON only: no program can be started with a variable of 128 kB, and a character may
+/// take four bytes.
+const LONGEST_VARIABLE: usize = 30_000;
+
 /// What happened, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
@@ -38,7 +42,8 @@ pub fn variables(object: &Map<String, Value>) -> Vec<(String, String)> {
             }
         };
         // Nothing with a zero byte can be passed on.
-        (format!("PGTANDEM_{}", name.to_uppercase()), text.replace('\0', ""))
+        let text = text.chars().filter(|c| *c != '\0').take(LONGEST_VARIABLE).collect();
+        (format!("PGTANDEM_{}", name.to_uppercase()), text)
     };
     object.iter().map(variable).collect()
 }

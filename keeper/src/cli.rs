@@ -230,6 +230,10 @@ pub(crate) struct Options {
     /// How many seconds a hook may take; then it is killed [default: 10].
     #[arg(long, env = "PGTANDEM_HOOK_TIMEOUT", value_name = "SECONDS")]
     hook_timeout: Option<u32>,
+    /// The certificates (PEM) of the authorities that vouch for the servers of https:// hooks [default: those of
+    /// this host].
+    #[arg(long, env = "PGTANDEM_HOOK_CA_FILE", value_name = "FILE")]
+    hook_ca_file: Option<PathBuf>,
     /// How a copy for a standby is made: basebackup, pgbackrest, or a command, which begins with `/`. Several
     /// are tried in this order [default: basebackup].
     #[arg(long, env = "PGTANDEM_CREATE_REPLICA", value_name = "WAY", value_delimiter = ';')]
@@ -418,6 +422,7 @@ impl Options {
             archive_backup: own.archive_backup.or(file.archive_backup),
             hook: own.hook.or(file.hook),
             hook_timeout: own.hook_timeout.or(file.hook_timeout),
+            hook_ca_file: own.hook_ca_file.or(file.hook_ca_file),
             create_replica: if own.create_replica.is_empty() {
                 file.create_replica
             } else {
@@ -467,6 +472,9 @@ impl Options {
             backup: options.archive_backup,
         };
         let archive = archive.validate()?;
+        let hooks = parse_hooks(&options.hook.unwrap_or_default())?;
+        let hook_web = hooks::Web::new(&hooks, options.hook_ca_file.as_deref())
+            .map_err(|error| failure(1, "bad_value", error.to_string()))?;
         Ok(Config {
             create_replica: create::ways(&options.create_replica, archive.as_ref())?,
             create_replica_patience: create::patience(options.create_replica_timeout)?,
@@ -500,7 +508,8 @@ impl Options {
             superuser: options.superuser.unwrap_or_else(|| "postgres".to_owned()),
             run_as: options.run_as,
             watchdog: options.watchdog.map(absolute).transpose()?,
-            hooks: parse_hooks(&options.hook.unwrap_or_default())?,
+            hooks,
+            hook_web,
             hook_timeout: hook_timeout(options.hook_timeout)?,
         })
     }

@@ -4,7 +4,7 @@ use crate::archive::Archive;
 use crate::create::Way;
 use crate::managed::Hba;
 use ctl::client::MonitorUrl;
-use hooks::Hook;
+use hooks::{Hook, Web};
 use shared::ids::{FormationId, NodeName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +69,8 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// How long each may take.
     pub hook_timeout: Duration,
+    /// What posts to URLs.
+    pub hook_web: Web,
     /// How copies are made: the first way that works.
     pub create_replica: Vec<Way>,
     /// For how long a copy may make no progress.

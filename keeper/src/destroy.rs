@@ -23,6 +23,7 @@ const STATE_FILES: &[&str] = &[
     "archive.json",
     "monitor.json",
     "hooks.json",
+    "hooks.damaged",
     "keeper.lock",
     "keeper.json",
 ];

@@ -23,7 +23,6 @@ use postgres::instance::InstanceError;
 use postgres::postmaster::PostmasterError;
 use postgres::session::SessionError;
 use postgres::timelines::TimelinesError;
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,18 +82,9 @@ pub enum StepError {
 }
 
 impl StepError {
-    /// What went wrong, with its causes as far as they are not said already.
+    /// What went wrong, with its causes.
     pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(deeper) = cause {
-            let more = deeper.to_string();
-            if !text.contains(&more) {
-                text = format!("{text}: {more}");
-            }
-            cause = deeper.source();
-        }
-        text
+        program::causes::in_full(self)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the monitor can be told, by flag, environment or file (in that order), and the one conversion
 //! into a configuration that has been checked.
 
-use hooks::Hook;
+use crate::hooks::{Audience, KINDS};
+use hooks::{Hook, Web};
 use serde::Deserialize;
 use shared::settings::Settings;
 use sqlx::postgres::PgConnectOptions;
@@ -58,6 +59,10 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     #[serde(deserialize_with = "hooks::hook::one_or_many")]
     pub hook: Option<Vec<String>>,
+    /// The certificates (PEM) of the authorities that vouch for the servers of https:// hooks [default: those of this
+    /// host]
+    #[arg(long, env = "PGTANDEM_HOOK_CA_FILE", value_name = "FILE")]
+    pub hook_ca_file: Option<PathBuf>,
     /// How the first formation is set up
     #[command(flatten)]
     #[serde(flatten)]
@@ -136,7 +141,7 @@ pub struct Config {
     /// Of the first formation.
     pub settings: Settings,
     /// What the operator wants to be told of the history.
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<Audience>,
     /// The newest that is spoken with keepers: [`shared::PROTOCOL`], but in builds for tests.
     pub protocol: u32,
     /// Everything was lost: the formations are made of what their keepers bring.
@@ -185,6 +190,7 @@ impl Options {
             bin_dir: self.bin_dir.or(file.bin_dir),
             run_as: self.run_as.or(file.run_as),
             hook: self.hook.or(file.hook),
+            hook_ca_file: self.hook_ca_file.or(file.hook_ca_file),
             log_format: self.log_format.or(file.log_format),
             timers: TimerOptions {
                 node_timeout: timers.node_timeout.or(other.node_timeout),
@@ -213,8 +219,7 @@ impl Options {
         let settings = self.timers.settings();
         settings.validate().map_err(|error| ConfigError::Value(error.to_string()))?;
         let protocol = shared::PROTOCOL;
-        let hooks = Hook::parse_all(&self.hook.unwrap_or_default(), &crate::hooks::KINDS)
-            .map_err(|error| ConfigError::Value(error.to_string()))?;
+        let hooks = audiences(&self.hook.unwrap_or_default(), self.hook_ca_file.as_deref())?;
         Ok(Config { data_dir, listen, monitors, database, settings, hooks, protocol, adopt: false })
     }
 }
@@ -234,6 +239,13 @@ impl TimerOptions {
             drain_timeout_ms: ms(self.drain_timeout),
         }
     }
+}
+
+fn audiences(texts: &[String], ca_file: Option<&Path>) -> Result<Vec<Audience>, ConfigError> {
+    let value = |error: &dyn std::error::Error| ConfigError::Value(error.to_string());
+    let hooks = Hook::parse_all(texts, &KINDS).map_err(|error| value(&error))?;
+    let web = Web::new(&hooks, ca_file).map_err(|error| value(&error))?;
+    Ok(hooks.into_iter().map(|hook| Audience::new(hook, web.clone())).collect())
 }
 
 fn parse_url(url: &str) -> Result<PgConnectOptions, ConfigError> {

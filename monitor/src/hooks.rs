@@ -6,12 +6,13 @@
 
 use crate::group::Watched;
 use crate::store::{Store, StoreError};
-use hooks::{Hook, Notice, Outcome, queue};
+use hooks::{Hook, Notice, Outcome, Web, queue};
 use serde_json::{Map, Value};
 use shared::event::Event;
 use shared::ids::FormationId;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What a hook may be for: a kind of event, or any.
 pub const KINDS: [&str; 10] = [
@@ -30,16 +31,46 @@ pub const KINDS: [&str; 10] = [
 const ANY: &str = "any";
 /// How long a hook may take: nothing waits for it, but one that hangs hears nothing further.
 pub const LIMIT: Duration = Duration::from_secs(10);
+/// For how many formations one hook may run at the same time: whatever happens to all of them at once, the host is not
+/// filled with its processes.
+const AT_ONCE: usize = 8;
 /// How many events are read at once.
 const BATCH: u32 = 100;
 /// How long to wait after the database has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A hook, and what its tellers share.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    hook: Hook,
+    web: Web,
+    turns: Arc<Semaphore>,
+}
+
+impl Audience {
+    /// What a person should know of it: its program is not there.
+    pub fn warning(&self) -> Option<String> {
+        hooks::presence::missing(&self.hook)
+    }
+
+    /// Of this hook.
+    pub fn new(hook: Hook, web: Web) -> Self {
+        Self { hook, web, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Once, when it is its turn.
+    async fn hear(&self, object: &Map<String, Value>) -> Outcome {
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
+        hooks::run(&self.hook, &self.web, object, LIMIT).await
+    }
+}
+
 /// Tells one hook the history of one formation.
 #[derive(Debug)]
 pub struct Teller {
     /// The hook.
-    pub hook: Hook,
+    pub audience: Audience,
     /// The formation.
     pub formation: FormationId,
     /// The database.
@@ -63,7 +94,7 @@ impl Teller {
     async fn tell(&mut self) {
         let newest = self.watched.borrow().newest_event;
         let mut told = loop {
-            match self.store.hook_cursor(&self.formation, self.hook.key(), newest).await {
+            match self.store.hook_cursor(&self.formation, self.hook().key(), newest).await {
                 Ok(told) => break told,
                 Err(error) => self.wait_for_store(&error).await,
             }
@@ -90,18 +121,23 @@ impl Teller {
         }
     }
 
+    fn hook(&self) -> &Hook {
+        &self.audience.hook
+    }
+
     fn wants(&self, event: &Event) -> bool {
-        self.hook.event == ANY || self.hook.event == event.kind
+        let wanted = &self.hook().event;
+        wanted == ANY || *wanted == event.kind
     }
 
     /// Again and again, until it is taken.
     async fn deliver(&self, event: &Event) {
         let notice = notice(event);
-        let (hook, id) = (&self.hook, &notice.id);
+        let (hook, id) = (self.hook(), &notice.id);
         let mut failures = 0;
         loop {
             let attempt = Map::from_iter([("attempt".to_owned(), Value::from(failures + 1))]);
-            let why = match hooks::run(hook, &notice.object(&attempt), LIMIT).await {
+            let why = match self.audience.hear(&notice.object(&attempt)).await {
                 Outcome::Done => return,
                 Outcome::Refused(why) | Outcome::Failed(why) => why,
                 Outcome::TimedOut => "it has not ended in time and was killed".to_owned(),
@@ -120,7 +156,7 @@ impl Teller {
 
     async fn remember(&self, told: u64) {
         while let Err(error) =
-            self.store.move_hook_cursor(&self.formation, self.hook.key(), told).await
+            self.store.move_hook_cursor(&self.formation, self.hook().key(), told).await
         {
             self.wait_for_store(&error).await;
         }
@@ -130,7 +166,7 @@ impl Teller {
         tracing::warn!(
             formation.id = %self.formation,
             "the hook {} is told nothing for now, since the monitor's database does not answer: {error}",
-            self.hook
+            self.hook()
         );
         tokio::time::sleep(PAUSE).await;
     }
@@ -144,4 +180,29 @@ fn notice(event: &Event) -> Notice {
     };
     let id = format!("{}-{}", event.formation, event.id);
     Notice { id, event: event.kind.clone(), facts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::join_all;
+
+    /// An outage of all formations at once does not fill the host with processes.
+    #[tokio::test]
+    async fn one_hook_runs_for_a_few_formations_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (present, seen) = (dir.path().join("present"), dir.path().join("seen"));
+        std::fs::create_dir(&present).unwrap();
+        let (there, counts) = (present.display(), seen.display());
+        let script =
+            format!("touch {there}/$$; sleep 0.1; ls {there} | wc -l >> {counts}; rm {there}/$$");
+        let hook = Hook::parse(&format!("any=sh -c '{script}'"), &KINDS).unwrap();
+        let audience = Audience::new(hook, Web::new(&[], None).unwrap());
+        let object = Map::new();
+        let outcomes = join_all((0..4 * AT_ONCE).map(|_| audience.hear(&object))).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
+        let counts = std::fs::read_to_string(&seen).unwrap();
+        let most = counts.lines().filter_map(|line| line.trim().parse::<usize>().ok()).max();
+        assert!(most.is_some_and(|most| most <= AT_ONCE), "{counts}");
+    }
 }

@@ -5,6 +5,7 @@ mod prepare;
 pub use prepare::{Prepared, prepare};
 
 use crate::config::{Config, Database};
+use crate::hooks::Audience;
 use crate::http;
 use crate::lock::LockError;
 use crate::service::{Identity, Service};
@@ -120,6 +121,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         .await
         .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
     tracing::info!("listening on {}", listener.local_addr()?);
+    for warning in config.hooks.iter().filter_map(Audience::warning) {
+        tracing::warn!("{warning}");
+    }
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service::new(Identity {
         protocol: config.protocol,

@@ -5,14 +5,13 @@
 
 use crate::clock;
 use crate::group::{Context, Group};
-use crate::hooks::Teller;
+use crate::hooks::{Audience, Teller};
 use crate::http::{not_found, store_failed, unavailable};
 use crate::metrics::Metrics;
 use crate::secret;
 use crate::store::{Store, StoreError};
 use crate::trace::Trace;
 use fsm::group::Record;
-use hooks::Hook;
 use postgres::embedded::Embedded;
 use shared::Timestamp;
 use shared::api::{
@@ -46,7 +45,7 @@ pub struct Identity {
     /// Becomes true when the process ends.
     pub stopping: watch::Receiver<bool>,
     /// What the operator wants to be told of the history.
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<Audience>,
 }
 
 /// The monitor.
@@ -275,9 +274,9 @@ impl Service {
         };
         let formation = record.formation.clone();
         let group = Group::start(record, context);
-        for hook in &self.identity.hooks {
+        for audience in &self.identity.hooks {
             let teller = Teller {
-                hook: hook.clone(),
+                audience: audience.clone(),
                 formation: formation.clone(),
                 store: store.clone(),
                 watched: group.watch(),

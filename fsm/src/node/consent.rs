@@ -56,6 +56,12 @@ pub fn coming(view: &LocalView, persisted: &Persisted) -> Option<Coming> {
     }
 }
 
+/// How many of the refusals before count still when the hook is asked about another promotion, so long after the last
+/// of them has ceased to count: none where the group had time to do without this node.
+pub fn still_in_a_row(refusals: u32, over_for_ms: u64) -> u32 {
+    if over_for_ms > LONGEST_HOLD_MS { 0 } else { refusals }
+}
+
 /// For how long a refusal counts, after so many in a row.
 pub fn hold_ms(refusals: u32) -> u64 {
     let doubled = 2_u64.saturating_pow(refusals.saturating_sub(1).min(16));
@@ -70,5 +76,7 @@ mod tests {
     fn refusals_count_longer_each_time_and_never_for_ever() {
         let seconds: Vec<_> = [1, 2, 3, 4, 5, 4000].map(|count| hold_ms(count) / 1000).into();
         assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(still_in_a_row(3, 30_000), 3);
+        assert_eq!(still_in_a_row(3, 3_600_000), 0, "last night's batch");
     }
 }

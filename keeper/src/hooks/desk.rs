@@ -5,13 +5,13 @@ use super::facts::{Facts, Role};
 use super::runner::{Message, Runner};
 use super::{PRE_DEMOTE, PRE_PROMOTE};
 use crate::clock;
-use crate::node::Node;
+use crate::node::{Node, disk};
 use fsm::Millis;
 use fsm::node::LocalView;
-use fsm::node::consent::{Asked, Coming, coming, hold_ms};
+use fsm::node::consent::{Asked, Coming, coming, hold_ms, still_in_a_row};
 use fsm::node::view::Persisted;
 use futures::future::join_all;
-use hooks::{Hook, Notice, Outcome};
+use hooks::{Hook, Notice, Outcome, Web};
 use serde_json::{Map, Value, json};
 use shared::ids::{Epoch, NodeId};
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ use tokio::task::JoinHandle;
 const UNDER_WAY: usize = 64;
 /// A keeper that ends in order lets the hooks be told of it for as long, and tells the rest after its next start.
 const LAST_MOMENTS: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether what is to be run is there.
+const LOOK_FOR_PROGRAMS: Duration = Duration::from_mins(1);
 
 /// Hooks that were asked, and what they said.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ struct Refusal {
 #[derive(Debug)]
 pub struct Desk {
     hooks: Vec<Hook>,
+    web: Web,
     limit: Duration,
     formation: String,
     id: NodeId,
@@ -82,6 +86,7 @@ impl Desk {
         let runner = (!config.hooks.is_empty()).then(|| {
             let runner = Runner {
                 hooks: config.hooks.clone(),
+                web: config.hook_web.clone(),
                 limit: config.hook_timeout,
                 formation: config.formation.to_string(),
                 id: node.id,
@@ -90,11 +95,13 @@ impl Desk {
                 fences,
                 warnings,
             };
+            tokio::spawn(watch_programs(config.hooks.clone(), runner.warnings.clone()));
             tokio::spawn(runner.run());
             sender
         });
         Self {
             hooks: config.hooks.clone(),
+            web: config.hook_web.clone(),
             limit: config.hook_timeout,
             formation: config.formation.to_string(),
             id: node.id,
@@ -162,6 +169,9 @@ impl Desk {
         let known = self.question.as_ref().is_some_and(|question| question.about == about);
         let over = self.refusal.as_ref().is_none_or(|refusal| clock::now() >= refusal.until);
         let refused = self.question.as_ref().is_some_and(Question::is_refused);
+        if !known && let Some(refusal) = &self.refusal {
+            self.refusals = still_in_a_row(self.refusals, clock::now().since(refusal.until));
+        }
         if !known || refused && over {
             let limit = match coming {
                 Coming::Promotion => self.limit,
@@ -203,11 +213,12 @@ impl Desk {
         let now: Map<String, Value> =
             now.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         tracing::info!(event.id = notice.id, "the {event} hook is asked");
+        let web = self.web.clone();
         let task = tokio::spawn(async move {
             let object = notice.object(&now);
-            let runs = wanted
-                .iter()
-                .map(|hook| async { (hook.to_string(), hooks::run(hook, &object, limit).await) });
+            let runs = wanted.iter().map(|hook| async {
+                (hook.to_string(), hooks::run(hook, &web, &object, limit).await)
+            });
             join_all(runs).await
         });
         Some(Question { about, answer: Answer::Awaited(task) })
@@ -270,6 +281,29 @@ impl Desk {
     }
 }
 
+/// Warns of hooks whose programs are not there, before they are wanted.
+async fn watch_programs(hooks: Vec<Hook>, warnings: watch::Sender<BTreeMap<usize, String>>) {
+    loop {
+        let found: Vec<_> = disk(|| hooks.iter().map(hooks::presence::missing).collect());
+        // Behind those of the runner.
+        for (index, missing) in (hooks.len() + 1..).zip(found) {
+            let known = warnings.borrow().contains_key(&index);
+            match missing {
+                Some(text) if !known => {
+                    tracing::warn!("{text}");
+                    warnings.send_modify(|warnings| drop(warnings.insert(index, text)));
+                }
+                None if known => warnings.send_modify(|warnings| drop(warnings.remove(&index))),
+                Some(_) | None => {}
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_PROGRAMS) => {}
+            () = warnings.closed() => return,
+        }
+    }
+}
+
 impl Question {
     fn state(&self) -> Asked {
         match self.answer {
@@ -280,5 +314,22 @@ impl Question {
 
     fn is_refused(&self) -> bool {
         self.state() == Asked::Refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_program_that_is_not_there_is_found_out_before_it_is_wanted() {
+        let lines = ["on_fence=sh -c x", "pre_promote=/no/such/veto"].map(str::to_owned);
+        let hooks = Hook::parse_all(&lines, &super::super::EVENTS).unwrap();
+        let (warnings, mut heard) = watch::channel(BTreeMap::new());
+        let task = tokio::spawn(watch_programs(hooks, warnings));
+        let found = heard.wait_for(|warnings| !warnings.is_empty()).await.unwrap().clone();
+        assert!(found.values().all(|text| text.contains("pre_promote (veto)")), "{found:?}");
+        drop(heard);
+        tokio::time::timeout(Duration::from_mins(1), task).await.unwrap().unwrap();
     }
 }

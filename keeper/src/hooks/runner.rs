@@ -8,24 +8,25 @@
 use super::ON_FENCE;
 use super::facts::{Facts, Known};
 use crate::node::disk;
-use crate::state::{load_json, save_json};
+use crate::state::{StateError, load_json, save_json};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use hooks::{Hook, Notice, Outcome, Queue, queue};
+use hooks::{Hook, Notice, Outcome, Queue, Web, queue};
 use postgres::owner::Owner;
+use program::causes::in_full;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shared::ids::NodeId;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// The file within the state directory.
 pub(super) const FILE: &str = "hooks.json";
-/// A file that could not be written is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(1);
+/// A file that could not be read or written is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the runner hears.
 #[derive(Debug)]
@@ -48,11 +49,22 @@ struct Journal {
     queue: Queue,
 }
 
+impl Journal {
+    /// The first of a node, or one in place of a file that was lost. No id is given again, not even one of another
+    /// node that had this number with an earlier monitor: so it goes on from the time, in milliseconds.
+    fn begin() -> Self {
+        let number = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+        Self { number, ..Self::default() }
+    }
+}
+
 /// The runner.
 #[derive(Debug)]
 pub struct Runner {
     /// What is run.
     pub hooks: Vec<Hook>,
+    /// What posts to URLs.
+    pub web: Web,
     /// How long each may take.
     pub limit: Duration,
     /// The first part of every id.
@@ -83,13 +95,8 @@ struct Attempts {
 impl Runner {
     /// Runs as long as the keeper does.
     pub async fn run(mut self) {
-        let path = self.place.0.join(FILE);
-        let mut journal: Journal = disk(|| load_json(&path)).unwrap_or_else(|error| {
-            tracing::error!("what was to be told to hooks is lost: {error}");
-            // Above all numbers that were ever given.
-            let number = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
-            Journal { number, ..Journal::default() }
-        });
+        let mut journal = self.load().await;
+        self.warn(self.hooks.len(), None);
         let keys: Vec<_> = self.hooks.iter().map(Hook::key).collect();
         let forgotten = journal.queue.keep(&keys);
         if forgotten > 0 {
@@ -103,8 +110,10 @@ impl Runner {
         let mut flights = FuturesUnordered::new();
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         let mut fences_end = false;
+        let mut trouble = None;
         loop {
-            let durable = self.save(&journal, &mut saved);
+            self.save(&journal, &mut saved, &mut trouble);
+            let durable = trouble.is_none();
             if durable {
                 flights.extend(self.launch(&journal, &present, &mut attempts));
             }
@@ -113,7 +122,7 @@ impl Runner {
                 waiting.drain(..).map(|waiting| waiting.send(())).for_each(|_| ());
             }
             let due = attempts.values().filter_map(|it| it.due).min();
-            let again = (!durable).then(|| Instant::now() + SAVE_AGAIN);
+            let again = (!durable).then(|| Instant::now() + TRY_AGAIN);
             let next = due.into_iter().chain(again).min();
             tokio::select! {
                 message = self.messages.recv() => match message {
@@ -141,24 +150,63 @@ impl Runner {
         }
     }
 
-    /// Whether what is known is on disk.
-    fn save(&self, journal: &Journal, saved: &mut Journal) -> bool {
+    /// What was left to be told. A file that cannot be read may be readable later, and one that is damaged is kept.
+    async fn load(&self) -> Journal {
+        let path = self.place.0.join(FILE);
+        loop {
+            let error = match disk(|| load_json::<Journal>(&path)) {
+                Ok(journal) if journal.number > 0 => break journal,
+                Ok(_) => break Journal::begin(),
+                Err(StateError::Damaged { source, .. }) => {
+                    keep_damaged(&path, &source);
+                    break Journal::begin();
+                }
+                Err(
+                    error @ (StateError::Read { .. }
+                    | StateError::Write(_)
+                    | StateError::Json(_)
+                    | StateError::Locked(_)),
+                ) => in_full(&error),
+            };
+            let text = format!(
+                "no hook is run for now, since what it is to be told cannot be read: {error}"
+            );
+            self.warn(self.hooks.len(), Some(text));
+            sleep_until(Instant::now() + TRY_AGAIN).await;
+        }
+    }
+
+    /// Puts what is known on disk; `trouble` says why it is not there.
+    fn save(&self, journal: &Journal, saved: &mut Journal, trouble: &mut Option<String>) {
         if journal == saved {
-            return true;
+            return;
         }
         let path = self.place.0.join(FILE);
+        let before = trouble.take();
         match disk(|| save_json(&path, journal, &self.place.1)) {
-            Ok(()) => {
-                *saved = journal.clone();
-                true
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "no hook is run for now, since what it is to be told cannot be written down first: {error}"
-                );
-                false
-            }
+            Ok(()) => *saved = journal.clone(),
+            Err(error) => *trouble = Some(in_full(&error)),
         }
+        if *trouble == before {
+            return;
+        }
+        let warning = trouble.as_ref().map(|why| {
+            format!("no hook is run for now, since what it is to be told cannot be written down first: {why}")
+        });
+        self.warn(self.hooks.len(), warning);
+    }
+
+    /// What a person should know of a hook; the number behind the last one stands for all of them.
+    fn warn(&self, index: usize, warning: Option<String>) {
+        if let Some(text) = &warning {
+            tracing::warn!("{text}");
+        }
+        self.warnings.send_modify(|warnings| {
+            drop(match warning {
+                Some(text) => warnings.insert(index, text),
+                None => warnings.remove(&index),
+            });
+        });
     }
 
     fn take(&self, journal: &mut Journal, facts: &Facts) {
@@ -210,8 +258,8 @@ impl Runner {
             ];
             let now = now.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let (hook, object) = (hook.clone(), delivery.notice.object(&now));
-            let (id, limit) = (delivery.notice.id.clone(), self.limit);
-            begun.push(async move { (index, id, hooks::run(&hook, &object, limit).await) });
+            let (id, limit, web) = (delivery.notice.id.clone(), self.limit, self.web.clone());
+            begun.push(async move { (index, id, hooks::run(&hook, &web, &object, limit).await) });
         }
         begun
     }
@@ -230,7 +278,7 @@ impl Runner {
                 tracing::info!(event.id = id, "{hook}: event {id} is delivered");
                 journal.queue.delivered(hook.key(), &id);
                 attempt.failures = 0;
-                self.warnings.send_modify(|warnings| drop(warnings.remove(&index)));
+                self.warn(index, None);
                 return;
             }
             Outcome::Refused(why) | Outcome::Failed(why) => why,
@@ -251,6 +299,18 @@ impl Runner {
     }
 }
 
+fn keep_damaged(path: &Path, why: &serde_json::Error) {
+    let kept = path.with_extension("damaged");
+    let kept = match disk(|| std::fs::rename(path, &kept)) {
+        Ok(()) => format!("is kept as {}", kept.display()),
+        Err(error) => format!("cannot be kept: {error}"),
+    };
+    tracing::error!(
+        "what was to be told to hooks is lost: {} is damaged ({why}) and {kept}",
+        path.display()
+    );
+}
+
 async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
@@ -264,18 +324,23 @@ mod tests {
     use super::super::facts::Role;
     use super::*;
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     fn facts(role: Role) -> Message {
         Message::Facts(Box::new(Facts { role, ..Facts::default() }))
     }
 
+    /// After a hundred events.
     fn runner(dir: &Path, hooks: &[String]) -> (Runner, mpsc::Sender<Message>, watch::Sender<u64>) {
         let hooks = hooks.iter().map(|text| Hook::parse(text, &super::super::EVENTS).unwrap());
+        let path = dir.join(FILE);
+        if !path.exists() {
+            std::fs::write(path, r#"{"number":100}"#).unwrap();
+        }
         let (sender, messages) = mpsc::channel(8);
         let fences = watch::Sender::new(0);
         let runner = Runner {
             hooks: hooks.collect(),
+            web: Web::new(&[], None).unwrap(),
             limit: Duration::from_secs(20),
             formation: "f".to_owned(),
             id: NodeId(3),
@@ -320,10 +385,13 @@ mod tests {
         drop(sender);
         task.await.unwrap();
         let told = lines(&path);
-        assert_eq!(told[..2], ["f-3-1 none-standby", "f-3-2 standby-primary"]);
+        assert_eq!(told[..2], ["f-3-101 none-standby", "f-3-102 standby-primary"]);
         // Hooks for two events do not wait for each other.
         let ids: BTreeSet<_> = told.iter().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["f-3-1", "f-3-2", "f-3-3", "f-3-4"]);
+        assert_eq!(
+            ids.into_iter().collect::<Vec<_>>(),
+            ["f-3-101", "f-3-102", "f-3-103", "f-3-104"]
+        );
         // Another process goes on where this one was.
         let (second, sender, _fences) = runner(dir.path(), &hooks);
         let task = tokio::spawn(second.run());
@@ -331,7 +399,7 @@ mod tests {
         sender.send(facts(Role::Standby)).await.unwrap();
         flush(&sender).await;
         task.abort();
-        assert_eq!(lines(&path).last().unwrap(), "f-3-5 none-standby");
+        assert_eq!(lines(&path).last().unwrap(), "f-3-105 none-standby");
         assert_eq!(lines(&path).len(), 5);
     }
 
@@ -361,11 +429,11 @@ mod tests {
         let task = tokio::spawn(second.run());
         flush(&sender).await;
         task.abort();
-        assert_eq!(lines(&hangs), ["f-3-1", "f-3-1", "f-3-2"]);
+        assert_eq!(lines(&hangs), ["f-3-101", "f-3-101", "f-3-102"]);
         // At least once: the process may have ended before it knew that the last one was told.
         let mut told = lines(&works);
         told.dedup();
-        assert_eq!(told, ["f-3-1 none-standby", "f-3-2 standby-primary"]);
+        assert_eq!(told, ["f-3-101 none-standby", "f-3-102 standby-primary"]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -382,6 +450,83 @@ mod tests {
         sender.send(facts(Role::Standby)).await.unwrap();
         flush(&sender).await;
         task.abort();
-        assert_eq!(lines(&path), ["f-3-1.1 standby", "f-3-1.2 standby"]);
+        assert_eq!(lines(&path), ["f-3-101.1 standby", "f-3-101.2 standby"]);
+    }
+
+    /// Where nothing is known any more, no id is given again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_file_is_kept_and_its_ids_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, told) = (dir.path().join(FILE), dir.path().join("told"));
+        let hooks = [writes(ON_ROLE_CHANGE, &told)];
+        let mut last = 0;
+        for text in [Some("{\"number\": 7"), None] {
+            match text {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let (mut runner, sender, _fences) = runner(dir.path(), &hooks);
+            // The helper gives every one a file.
+            if text.is_none() {
+                std::fs::remove_file(&path).unwrap();
+            }
+            runner.limit = Duration::from_secs(10);
+            let task = tokio::spawn(runner.run());
+            sender.send(facts(Role::Standby)).await.unwrap();
+            flush(&sender).await;
+            task.abort();
+            drop(task.await);
+            let line = lines(&told).last().unwrap().clone();
+            let number = line.strip_prefix("f-3-").unwrap().split(' ').next().unwrap();
+            let number: u64 = number.parse().unwrap();
+            assert!(number > last && number > 1_700_000_000_000, "{line}");
+            last = number;
+        }
+        let kept = std::fs::read_to_string(path.with_extension("damaged")).unwrap();
+        assert_eq!(kept, "{\"number\": 7");
+    }
+
+    /// What cannot be read at one moment is told at a later one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_cannot_be_read_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, told) = (dir.path().join(FILE), dir.path().join("told"));
+        let hooks = [writes(ON_ROLE_CHANGE, &told)];
+        let mut journal = Journal { number: 100, ..Journal::default() };
+        let (runner, sender, _fences) = runner(dir.path(), &hooks);
+        runner.push(&mut journal, ON_ROLE_CHANGE, &Facts::default(), Map::new());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let mut warnings = runner.warnings.subscribe();
+        let task = tokio::spawn(runner.run());
+        warnings.wait_for(|warnings| !warnings.is_empty()).await.unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        save_json(&path, &journal, &Owner::current()).unwrap();
+        flush(&sender).await;
+        task.abort();
+        assert_eq!(lines(&told), ["f-3-101 -none"]);
+        assert_eq!(*warnings.borrow(), BTreeMap::new());
+    }
+
+    /// Nothing is run that is not on disk first, and a person is told why.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_takes_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, told) = (dir.path().join("state"), dir.path().join("told"));
+        std::fs::create_dir(&state).unwrap();
+        let (runner, sender, _fences) = runner(&state, &[writes(ON_ROLE_CHANGE, &told)]);
+        std::fs::remove_dir_all(&state).unwrap();
+        let mut warnings = runner.warnings.subscribe();
+        let task = tokio::spawn(runner.run());
+        sender.send(facts(Role::Standby)).await.unwrap();
+        let warned = |warnings: &BTreeMap<usize, String>| {
+            warnings.values().any(|text| text.contains("cannot be written down"))
+        };
+        warnings.wait_for(warned).await.unwrap();
+        assert_eq!(lines(&told), [""; 0]);
+        std::fs::create_dir(&state).unwrap();
+        flush(&sender).await;
+        task.abort();
+        assert_eq!((lines(&told).len(), warnings.borrow().len()), (1, 0));
     }
 }

@@ -4,7 +4,7 @@ use super::{Store, StoreError, bigint, limited, unsigned};
 use shared::ids::FormationId;
 
 impl Store {
-    /// The newest event that a hook has been told; of one that is new, `newest`, so that it hears what happens from
+    /// The newest event that a hook has been told (by its key, `hooks::Hook::key`); of one that is new, `newest`, so that it hears what happens from
     /// now on.
     pub async fn hook_cursor(
         &self,
@@ -16,7 +16,7 @@ impl Store {
         let told: i64 = limited(async {
             sqlx::query(
                 "INSERT INTO hook_cursor (formation, hook_hash, event_id)
-                 VALUES ($1, sha256(convert_to($2, 'UTF8')), $3) ON CONFLICT DO NOTHING",
+                 VALUES ($1, decode($2, 'hex'), $3) ON CONFLICT DO NOTHING",
             )
             .bind(formation.as_str())
             .bind(hook)
@@ -25,7 +25,7 @@ impl Store {
             .await?;
             Ok(sqlx::query_scalar(
                 "SELECT event_id FROM hook_cursor
-                 WHERE formation = $1 AND hook_hash = sha256(convert_to($2, 'UTF8'))",
+                 WHERE formation = $1 AND hook_hash = decode($2, 'hex')",
             )
             .bind(formation.as_str())
             .bind(hook)
@@ -47,7 +47,7 @@ impl Store {
         limited(async {
             sqlx::query(
                 "UPDATE hook_cursor SET event_id = $3
-                 WHERE formation = $1 AND hook_hash = sha256(convert_to($2, 'UTF8'))",
+                 WHERE formation = $1 AND hook_hash = decode($2, 'hex')",
             )
             .bind(formation.as_str())
             .bind(hook)

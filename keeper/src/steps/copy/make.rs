@@ -16,6 +16,7 @@ use postgres::session::Target;
 use postgres::session::primary::Tablespace;
 use postgres::storage;
 use postgres::transfer::{Progress, Transfer};
+use program::causes::in_full;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -202,17 +203,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
-}
-
-/// With its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text = format!("{text}: {deeper}");
-        cause = deeper.source();
-    }
-    text
 }
 
 fn swap(data: &Path, new: &Path, old: &Path) -> std::io::Result<()> {
