@@ -10,7 +10,8 @@ use crate::machine::{Frozen, Machine};
 use crate::world::{Mutation, World};
 use fsm::node::plan::Next;
 use fsm::node::view::Persisted;
-use fsm::node::{Plan, Process, plan};
+use fsm::node::{Plan, Process, Step, plan};
+use shared::goal::Goal;
 use shared::ids::{Gen, NodeId};
 use shared::state::NodeState;
 
@@ -147,5 +148,29 @@ fn planned(machine: &Machine, mutation: Mutation) -> Plan {
         let next = Next::Wait("to be the primary again");
         return Plan { state: NodeState::DemoteTimeout, next };
     }
+    if let Some(step) = promotes_anyway(machine).filter(|_| trusts_strays(mutation)) {
+        return Plan { state: NodeState::PreparePromotion, next: Next::Do(step) };
+    }
     plan(&machine.view, persisted)
+}
+
+/// Whether a timeline of no epoch is as good as any: where it has a position, it is promoted too.
+fn trusts_strays(mutation: Mutation) -> bool {
+    matches!(mutation, Mutation::PromotesStrays | Mutation::NumberedPositions)
+}
+
+/// The step of a promotion, whatever the log is that it is made with (rule 7).
+fn promotes_anyway(machine: &Machine) -> Option<Step> {
+    let persisted = machine.persisted.as_ref()?;
+    let Goal::Primary { timeline: Some(timeline), .. } = persisted.assignment.goal else {
+        return None;
+    };
+    let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+    let is_new = promoted != Some(persisted.assignment.epoch);
+    let server = machine.view.server.as_ref().filter(|_| is_new)?;
+    match (server.in_recovery, server.history.timeline == timeline) {
+        (false, true) => Some(Step::ConfirmPromotion),
+        (true, false) if server.sealed => Some(Step::Promote { timeline }),
+        (true | false, true | false) => None,
+    }
 }

@@ -26,7 +26,7 @@ pub enum Violation {
         /// The newer one, promoted before.
         new: Epoch,
     },
-    /// A commit was acknowledged on a timeline that no epoch owns.
+    /// A commit was acknowledged on a timeline that no epoch owns, or a node was promoted with one in its log.
     NoEpoch {
         /// Where.
         node: NodeId,

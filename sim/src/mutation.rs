@@ -87,11 +87,13 @@ pub enum Mutation {
     CountsCascaded,
     /// What was restored from a backup is a witness from its first moment on.
     TrustsBackups,
+    /// A node is promoted that somebody has promoted by hand since it was elected.
+    PromotesStrays,
 }
 
 impl Mutation {
     /// All of them, and none.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::None,
         Self::IgnoreCovers,
         Self::DropInherited,
@@ -133,6 +135,7 @@ impl Mutation {
         Self::KeepsOldSlots,
         Self::CountsCascaded,
         Self::TrustsBackups,
+        Self::PromotesStrays,
     ];
 }
 

@@ -94,6 +94,11 @@ fn a_timeline_of_no_epoch_has_no_rank() {
 }
 
 #[test]
+fn what_is_promoted_is_what_was_elected() {
+    is_found(&walk(Mutation::PromotesStrays, 2, Harm::Decision), Harm::Decision);
+}
+
+#[test]
 fn timeline_numbers_are_unique() {
     is_found(&walk(Mutation::PlainTimelines, 2, Harm::Unsafe), Harm::Unsafe);
 }

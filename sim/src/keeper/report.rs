@@ -1,6 +1,6 @@
 //! What a keeper says of its node, and the calls under way.
 
-use super::planned;
+use super::{planned, promotes_anyway, trusts_strays};
 use crate::machine::{Frozen, Keeper, Machine};
 use crate::world::{Message, Mutation, World};
 use fsm::Millis;
@@ -25,6 +25,7 @@ impl World {
         let now = machine.time(self.now);
         let Some(mut report) = machine.describe(plan, now) else { return };
         let numbered = machine.numbered_position();
+        let strays = trusts_strays(mutation) && promotes_anyway(machine).is_some();
         let persisted = machine.persisted.as_ref();
         let ordered = persisted.map_or(report.done, |persisted| persisted.assignment.orders);
         let Some(keeper) = machine.keeper.as_mut() else { return };
@@ -33,10 +34,12 @@ impl World {
             && let Some(sealed) = report.sealed.as_mut().filter(|sealed| sealed.position.is_none())
         {
             sealed.position = numbered;
+            report.stray = None;
         }
         if mutation == Mutation::SaysDone {
             report.done = ordered;
         }
+        report.failed = report.failed.filter(|_| !strays);
         keeper.calls.retain(|call| now < call.1 + limit);
         if keeper.calls.len() >= CALLS {
             return;

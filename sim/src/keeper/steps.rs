@@ -1,10 +1,12 @@
 //! What the steps of a plan do to the node, as far as it takes more than the node alone.
 
-use crate::machine::ServerMemory;
+use crate::ledger::Violation;
+use crate::machine::{Machine, ServerMemory};
 use crate::node::apply;
 use crate::world::{Mutation, World};
 use fsm::node::Step;
 use shared::ids::{Epoch, Gen, NodeId};
+use shared::lsn::Lsn;
 use shared::spec::Spec;
 use std::collections::BTreeSet;
 
@@ -93,6 +95,10 @@ impl World {
         let interrupted = if self.faulty { self.random.below(16) } else { 2 };
         let mutation = self.mutation;
         let Some(machine) = self.machines.get_mut(id) else { return };
+        // Where timelines have positions by their numbers, each of them has one.
+        if mutation != Mutation::NumberedPositions && has_strayed(machine) {
+            self.ledger.accuse(Violation::NoEpoch { node: id });
+        }
         machine.log.fork(timeline);
         if interrupted == 0 {
             // The history file is there, and nothing on the new timeline yet.
@@ -144,6 +150,13 @@ impl World {
             self.simple(id, &Step::Barrier(spec.clone()));
         }
     }
+}
+
+/// Whether there is a timeline of no epoch in the log.
+fn has_strayed(machine: &Machine) -> bool {
+    let known = machine.persisted.as_ref().map(|persisted| &persisted.assignment.lineage);
+    let history = machine.log.history();
+    known.is_some_and(|lineage| lineage.position(&history, Lsn(u64::MAX)).is_none())
 }
 
 /// The asynchronous spec.
