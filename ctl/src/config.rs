@@ -24,7 +24,7 @@ pub struct File {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text is wanted, or a list of texts")]
 enum OneOrMore {
     /// Separated by commas.
     Text(String),
@@ -34,12 +34,10 @@ enum OneOrMore {
 impl File {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let refused = |why: String| {
-            let message = format!("configuration file {}: {why}", path.display());
+        program::file::read(path).map_err(|why| {
+            let message = format!("cannot use {}: {why}", path.display());
             Failure::new(Exit::Configuration, "configuration", message)
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| refused(error.to_string()))
+        })
     }
 
     /// The monitors that the file names.

@@ -65,28 +65,22 @@ fn persisted(goal: Goal) -> Persisted {
         start: at(20, 100),
         ancestors: Vec::new(),
     };
-    Persisted {
-        owes: None,
-        restored: false,
-        own: Some(OWN),
-        promoted: matches!(goal, Goal::Primary { .. }).then_some(promoted),
-        assignment: Assignment {
-            order: Order { ticket: Ticket(12), generation: Gen(7) },
-            epoch: Epoch(4),
-            goal_state: NodeState::Primary,
-            goal,
-            members: Vec::new(),
-            lineage: lineage(),
-            system_identifier: None,
-            timers: Settings::default().timers(),
-            may_stop: false,
-            settings: NodeSettings::default(),
-            orders: Orders::default(),
-            keepsake: None,
-        },
-        sealed: None,
-        admitted: None,
-    }
+    let promoted = matches!(goal, Goal::Primary { .. }).then_some(promoted);
+    let assignment = Assignment {
+        order: Order { ticket: Ticket(12), generation: Gen(7) },
+        epoch: Epoch(4),
+        goal_state: NodeState::Primary,
+        goal,
+        members: Vec::new(),
+        lineage: lineage(),
+        system_identifier: None,
+        timers: Settings::default().timers(),
+        may_stop: false,
+        settings: NodeSettings::default(),
+        orders: Orders::default(),
+        keepsake: None,
+    };
+    Persisted { own: Some(OWN), promoted, ..Persisted::of(assignment) }
 }
 
 fn primary() -> Persisted {

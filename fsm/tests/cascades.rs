@@ -1,15 +1,16 @@
 //! Standbys that stream from standbys: who is told what, when a node goes and comes back, what is refused.
 
-use crate::group::{healthy, name, primary, standbys};
+use crate::group::{ask, done, healthy, name, primary, standbys};
 use fsm::Millis;
-use fsm::group::request::{Reply, apply};
+use fsm::group::explain::explain;
+use fsm::group::request::Reply;
 use fsm::group::rules::step;
 use fsm::group::{Record, goals};
 use shared::api::{Action, ApiError, Outcome};
 use shared::event::Event;
 use shared::goal::{Goal, Upstream};
 use shared::ids::{NodeId, Ticket};
-use shared::report::Data;
+use shared::report::{Data, Report};
 use sim::{World, at, walk};
 
 /// Four healthy nodes: the primary, a standby to stream from, one that shall, and another.
@@ -29,18 +30,6 @@ fn four() -> (World, [NodeId; 4]) {
 fn wish(world: &World, node: NodeId, value: &str) -> Action {
     let (node, key) = (name(world, node), "replicate-from".to_owned());
     Action::SetNode { node, key, value: value.to_owned() }
-}
-
-fn ask(world: &World, action: &Action) -> Result<Reply, ApiError> {
-    apply(&world.monitor.record, &world.monitor.view, action, at(world.now))
-}
-
-fn done(world: &mut World, action: &Action) {
-    match ask(world, action) {
-        Ok(Reply::Decided(decision, _)) => world.monitor.commit(*decision, world.now),
-        other => panic!("{action:?}: {other:?}"),
-    }
-    assert_eq!(world.monitor.violation, None);
 }
 
 fn wished(world: &mut World, node: NodeId, value: &str) {
@@ -130,6 +119,63 @@ fn what_cannot_be_wished_is_refused() {
     assert_eq!(refused(&world, other, &upstream_name), (3, "is_dropping".to_owned()));
 }
 
+fn report(world: &mut World, id: NodeId) -> &mut Report {
+    world.monitor.view_mut().nodes.get_mut(&id).unwrap().report.as_mut().unwrap()
+}
+
+fn said(reply: Result<Reply, ApiError>) -> String {
+    match reply.unwrap() {
+        Reply::Already(result) | Reply::Decided(_, result) => result.reason,
+    }
+}
+
+/// What `explain` says of a node, in the end.
+fn wanting(world: &World, node: NodeId) -> String {
+    let record = &world.monitor.record;
+    let told = explain(record, &world.monitor.view, Some(node), at(world.now));
+    told.wanting.into_iter().map(|wanting| wanting.text).collect()
+}
+
+/// Nobody has to guess why a node is not where it is wished, when it is asked for and afterwards.
+#[test]
+fn why_a_node_stays_at_the_primary_is_told() {
+    let (mut world, [primary, upstream, node, other]) = four();
+    let [primary_name, name, own] =
+        [primary, upstream, node].map(|id| name(&world, id).to_string());
+    let action = wish(&world, node, &name);
+    assert_eq!(said(ask(&world, &action)), format!("replicate-from of {own} is now {name}"));
+    done(&mut world, &action);
+    assert!(wanting(&world, node).ends_with("both have to stream for a while first"));
+    let why = |change: &dyn Fn(&mut World)| {
+        let mut world = world.clone();
+        change(&mut world);
+        let text = wanting(&world, node);
+        wished(&mut world, node, "none");
+        let first = said(ask(&world, &action));
+        let why = text.split_once(&format!("until it can replicate from {name}: ")).unwrap().1;
+        assert!(first.ends_with(&format!("{own} stays at the primary for now: {why}")), "{first}");
+        why.to_owned()
+    };
+    let maintenance = |world: &mut World| {
+        world.monitor.record_mut().nodes.get_mut(&upstream).unwrap().maintenance = true;
+    };
+    assert_eq!(why(&maintenance), format!("{name} goes into maintenance"));
+    let old = why(&|world| report(world, upstream).cascades = false);
+    assert!(old.starts_with(&format!("the keeper of {name} is of a version")), "{old}");
+    let old = why(&|world| report(world, node).cascades = false);
+    assert_eq!(old, "its keeper is of a version that knows no cascading; upgrade it");
+    let answer = |id, value: &str| said(ask(&world, &wish(&world, id, value)));
+    assert!(
+        answer(node, &primary_name).contains(&format!("{primary_name} is the primary, so {own}"))
+    );
+    assert!(answer(primary, &name).contains("counts from the next one on"));
+    assert_eq!(answer(node, "None"), format!("replicate-from of {own} is now none"));
+    for other in [upstream, other] {
+        world.monitor.record_mut().nodes.get_mut(&other).unwrap().replication_quorum = false;
+    }
+    assert!(wanting(&world, node).ends_with("too few others are there for commits to wait for"));
+}
+
 #[test]
 fn too_few_to_wait_for() {
     let mut world = healthy(3);
@@ -166,9 +212,6 @@ fn comes_back(change: impl FnOnce(&mut World, [NodeId; 4])) -> Vec<Event> {
 
 #[test]
 fn back_to_the_primary_at_once() {
-    fn report(world: &mut World, id: NodeId) -> &mut shared::report::Report {
-        world.monitor.view_mut().nodes.get_mut(&id).unwrap().report.as_mut().unwrap()
-    }
     let reattached = |events: Vec<Event>| {
         assert!(events.iter().any(|event| event.rule == "reattached"), "{events:?}");
     };
@@ -229,8 +272,7 @@ fn back_to_the_primary_after_the_node_timeout() {
 #[test]
 fn back_to_the_primary_where_commits_need_it() {
     let (mut world, [primary, _, node, other]) = cascaded();
-    let report = world.monitor.view_mut().nodes.get_mut(&primary).unwrap().report.as_mut().unwrap();
-    report.replicas.clear();
+    report(&mut world, primary).replicas.clear();
     let stall = world.monitor.record.settings.timers().stall_timeout_ms;
     let now = world.now;
     for evidence in world.monitor.view_mut().nodes.values_mut() {
@@ -240,6 +282,49 @@ fn back_to_the_primary_where_commits_need_it() {
     let (record, events) = decide(&world, stall);
     assert_eq!(record.nodes[&node].cascade.upstream, None, "{events:?}");
     assert!(record.nodes[&other].cascade.upstream.is_none());
+}
+
+/// `number-sync-standbys` is demanded of the group, wherever its nodes stream from: with another standby gone for
+/// good the node is needed.
+#[test]
+fn back_to_the_primary_where_as_many_are_demanded() {
+    let (mut world, [_, _, node, other]) = cascaded();
+    let demand =
+        Action::SetFormation { key: "number-sync-standbys".to_owned(), value: "2".to_owned() };
+    done(&mut world, &demand);
+    walk::converge(&mut world).unwrap();
+    let record = &world.monitor.record;
+    assert!(record.nodes[&node].cascade.upstream.is_some() && record.number_sync_standbys() == 2);
+    let drop = Action::Drop { node: name(&world, other), force: false, destroy: false };
+    done(&mut world, &drop);
+    let (record, events) = decide(&world, 0);
+    assert_eq!(record.nodes[&node].cascade.upstream, None, "{events:?}");
+    assert_eq!(record.number_sync_standbys(), 2);
+    assert_eq!(record.newest_spec().map(|spec| spec.required), Some(2));
+}
+
+/// Its upstream, the last that commits wait for, is dropped, or goes into maintenance: they wait for the node
+/// instead, and at no moment for nobody.
+#[test]
+fn back_to_the_primary_before_commits_wait_for_nobody() {
+    let (mut world, [_, upstream, node, other]) = cascaded();
+    let (key, value) = ("replication-quorum".to_owned(), "false".to_owned());
+    let no_quorum = Action::SetNode { node: name(&world, other), key, value };
+    done(&mut world, &no_quorum);
+    walk::converge(&mut world).unwrap();
+    let upstream = || name(&world, upstream);
+    for action in [
+        Action::Drop { node: upstream(), force: false, destroy: false },
+        Action::Drop { node: upstream(), force: true, destroy: false },
+        Action::Maintenance { node: upstream(), on: true, allow_failover: false },
+    ] {
+        let mut world = world.clone();
+        done(&mut world, &action);
+        let (record, events) = decide(&world, 0);
+        assert_eq!(record.nodes[&node].cascade.upstream, None, "{events:?}");
+        let required: Vec<_> = record.specs.iter().map(|spec| spec.required).collect();
+        assert_eq!(required, [1, 1], "{:?}", record.specs);
+    }
 }
 
 /// An election gives everybody to the primary that it elects.

@@ -68,15 +68,7 @@ fn standby(epoch: u64, end: u64) -> Rig {
         Server { in_recovery: true, history, end: Some(Lsn(end)), sealed: true, streaming: false };
     let (server, process) = (Some(server), Process::Running);
     let view = LocalView { data, process, server, heard: true, adopted: true, ..empty_view() };
-    let persisted = Persisted {
-        own: Some(OWN),
-        assignment,
-        sealed: None,
-        promoted: None,
-        admitted: None,
-        owes: None,
-        restored: false,
-    };
+    let persisted = Persisted { own: Some(OWN), ..Persisted::of(assignment) };
     Rig { view, persisted, end: Lsn(end), monitor: true, lease: false, stuck: false }
 }
 

@@ -11,10 +11,10 @@ use fsm::{Millis, Now};
 use proptest::prelude::*;
 use shared::Timestamp;
 use shared::goal::Goal;
-use shared::history::{Lineage, LineageEntry, Start};
+use shared::history::{History, Lineage, LineageEntry, Segment, Start};
 use shared::ids::{Epoch, Gen, GroupId, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
-use shared::report::{Data, PostgresView, Report, Sealed};
+use shared::report::{Data, PostgresView, Report, Sealed, Stray};
 use shared::settings::Settings;
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -265,6 +265,22 @@ fn who_refuses_is_a_witness_and_no_candidate() {
         veto(&mut view, id);
     }
     assert_eq!(choose(&view), Choice::Wait(Waiting::Candidate));
+}
+
+/// One that somebody has promoted by hand, and that has written nothing since, has all that was before; promoted
+/// once more it would have that timeline in its log for ever.
+#[test]
+fn who_was_promoted_by_hand_is_a_witness_and_no_candidate() {
+    let peers = peers(&[(3, 50), (5, 50), (5, 90)]);
+    let mut view = view(&peers);
+    let before = Segment { timeline: TimelineId(1), end: at(5).lsn };
+    let history = History { ancestors: vec![before], timeline: TimelineId(2) };
+    let report = view.nodes.get_mut(&NodeId(3)).unwrap().report.as_mut().unwrap();
+    report.stray = Some(Stray { history, end: Some(at(5).lsn) });
+    let choice = choose(&record(&peers, any_one_of(2)), &view, &election(), now(), 0);
+    let Choice::Elect { candidate, witnesses } = choice else { panic!("nobody") };
+    assert_eq!(candidate, NodeId(2));
+    assert!(witnesses.contains_key(&NodeId(3)));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What the tests of the group's machine have in common: a node, and a group that nothing is wrong with.
 
 use fsm::group::record::Node;
+use fsm::group::request::{Reply, apply};
+use shared::api::{Action, ApiError};
 use shared::goal::{Cascade, Orders};
 use shared::ids::{NodeId, NodeName, Ticket};
 use shared::settings::Settings;
 use shared::state::NodeState;
-use sim::{Walk, World, walk};
+use sim::{Walk, World, at, walk};
 
 /// A healthy group of so many, whose timers are the default ones.
 pub fn healthy(nodes: u64) -> World {
@@ -26,6 +28,20 @@ pub fn standbys(world: &World) -> Vec<NodeId> {
 
 pub fn name(world: &World, id: NodeId) -> NodeName {
     world.monitor.record.nodes[&id].name.clone()
+}
+
+/// What an operator is answered.
+pub fn ask(world: &World, action: &Action) -> Result<Reply, ApiError> {
+    apply(&world.monitor.record, &world.monitor.view, action, at(world.now))
+}
+
+/// Asks, and takes what was decided.
+pub fn done(world: &mut World, action: &Action) {
+    match ask(world, action) {
+        Ok(Reply::Decided(decision, _)) => world.monitor.commit(*decision, world.now),
+        other => panic!("{action:?}: {other:?}"),
+    }
+    assert_eq!(world.monitor.violation, None);
 }
 
 /// A standby as the record has it.

@@ -1,7 +1,7 @@
 //! Settings of PostgreSQL: what is refused, what is recorded, and that no order of raising, lowering,
 //! elections and restarts leaves a node that cannot start.
 
-use crate::group::{healthy, node};
+use crate::group::{ask, healthy, node};
 use fsm::group::goals;
 use fsm::group::pgsettings::{config, settings_of};
 use fsm::group::request::{Reply, apply};
@@ -10,7 +10,7 @@ use fsm::group::{Record, View};
 use fsm::node::pgsettings::{Local, Side, cannot_replay, values};
 use fsm::pgsettings::managed::why_refused;
 use proptest::prelude::*;
-use shared::api::{Action, ApiError, Outcome};
+use shared::api::{Action, Outcome};
 use shared::ids::{GroupId, NodeId, Revision};
 use shared::pgsettings::{Catalogue, Known, NodeSettings, Required};
 use shared::report::Report;
@@ -61,10 +61,6 @@ fn wish(node: Option<&str>, changes: &[(&str, Option<&str>)]) -> Action {
         if_revision: None,
         by: Some("ann".to_owned()),
     }
-}
-
-fn ask(world: &World, action: &Action) -> Result<Reply, ApiError> {
-    apply(&world.monitor.record, &world.monitor.view, action, at(world.now))
 }
 
 fn decided(world: &mut World, action: &Action) -> Vec<shared::event::Event> {

@@ -1,21 +1,23 @@
 //! The keeper's plan is total and converges: from every view of a large enumeration, every goal is
 //! reached, or ends at a wait that names what is missing for it.
 
+mod assignments;
+mod bodies;
+mod examples;
+
 use crate::rig::{Outcome, Rig};
+use assignments::{assignment, goals, spec};
+use bodies::{bodies, files};
 use fsm::node::consent::Asked;
 use fsm::node::plan::Next;
 use fsm::node::view::{Admitted, Lack, Persisted};
-use fsm::node::{Archive, Data, File, LocalView, Plan, Process, Server, Sync, Upstream, plan};
-use shared::goal::{self, Assignment, Goal, Member, Order, Orders};
-use shared::history::{History, Lineage, LineageEntry, Segment, Start};
+use fsm::node::{Archive, Data, File, LocalView, Process, Sync, Upstream, plan};
+use shared::goal::{Assignment, Goal};
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::{Lsn, Position};
-use shared::pgsettings::NodeSettings;
 use shared::report::Promoted;
-use shared::settings::Settings;
 use shared::spec::Spec;
-use shared::state::NodeState;
-use sim::node::{SYSTEM, empty_view};
+use sim::node::empty_view;
 use std::collections::BTreeSet;
 
 const OWN: NodeId = NodeId(2);
@@ -41,177 +43,6 @@ pub const WAITS: &[&str] = &[
     "the signs that the walreceiver has ended",
 ];
 
-fn lineage() -> Lineage {
-    let entry = |epoch, timeline, start: Option<(Option<u64>, u64)>| LineageEntry {
-        start: start.map(|(parent, lsn)| Start { parent: parent.map(Epoch), lsn: Lsn(lsn) }),
-        ..LineageEntry::reserved(Epoch(epoch), TimelineId(timeline))
-    };
-    Lineage(vec![
-        entry(1, 1, Some((None, 0))),
-        entry(2, 3, Some((Some(1), 500))),
-        entry(3, NEW.0, None),
-    ])
-}
-
-fn spec(generation: u64, epoch: u64) -> Spec {
-    Spec {
-        generation: Gen(generation),
-        epoch: Epoch(epoch),
-        primary: OWN,
-        required: 1,
-        standbys: [UPSTREAM].into(),
-    }
-}
-
-fn member(id: NodeId) -> Member {
-    Member {
-        id,
-        name: format!("n{id}").parse().unwrap(),
-        host: format!("host-{id}"),
-        port: 5432,
-        rest: format!("host-{id}:6432"),
-        admission: Ticket(9),
-    }
-}
-
-/// An assignment of a goal in an epoch.
-fn assignment(goal: Goal, epoch: u64) -> Assignment {
-    let founding = epoch == 1;
-    let lineage = if founding { Lineage(lineage().0[..1].to_vec()) } else { lineage() };
-    Assignment {
-        order: Order { ticket: Ticket(12), generation: Gen(7) },
-        epoch: Epoch(epoch),
-        goal_state: NodeState::Secondary,
-        goal,
-        members: vec![member(UPSTREAM), member(OWN)],
-        lineage,
-        system_identifier: if founding { None } else { Some(SYSTEM) },
-        timers: Settings::default().timers(),
-        may_stop: false,
-        settings: NodeSettings::default(),
-        orders: Orders::default(),
-        keepsake: None,
-    }
-}
-
-fn goals() -> Vec<Assignment> {
-    let follow = || Goal::Follow { upstream: goal::Upstream::Primary { node: UPSTREAM } };
-    let cascade = || Goal::Follow {
-        upstream: goal::Upstream::Standby { node: UPSTREAM, primary: NodeId(3) },
-    };
-    let target = |lsn| Position { epoch: Epoch(2), lsn: Lsn(lsn) };
-    let source = UPSTREAM;
-    vec![
-        assignment(Goal::Wait, 2),
-        assignment(Goal::Primary { timeline: None, spec: spec(7, 1) }, 1),
-        assignment(Goal::Primary { timeline: Some(NEW), spec: spec(7, 3) }, 3),
-        assignment(follow(), 2),
-        assignment(follow(), 3),
-        assignment(cascade(), 2),
-        assignment(cascade(), 3),
-        assignment(Goal::Seal { drain: false }, 2),
-        assignment(Goal::Seal { drain: true }, 2),
-        assignment(Goal::FastForward { source, target: target(800) }, 2),
-        assignment(Goal::FastForward { source, target: target(550) }, 2),
-        assignment(Goal::Maintenance, 2),
-        assignment(Goal::Dropped, 2),
-    ]
-}
-
-/// Logs, with their ends: see [`lineage`].
-fn logs() -> Vec<(History, Lsn)> {
-    let history = |ancestors: &[(u32, u64)], timeline| History {
-        ancestors: ancestors
-            .iter()
-            .map(|(timeline, end)| Segment { timeline: TimelineId(*timeline), end: Lsn(*end) })
-            .collect(),
-        timeline: TimelineId(timeline),
-    };
-    vec![
-        // A prefix of epoch 2, and of 3 where that continues 2.
-        (history(&[], 1), Lsn(400)),
-        // Epoch 2 itself.
-        (history(&[(1, 500)], 3), Lsn(700)),
-        // The unshared tail of an old primary.
-        (history(&[], 1), Lsn(600)),
-        // Epoch 3, promoted or not: newer than a primary of epoch 2.
-        (history(&[(1, 500), (3, 700)], 5), Lsn(800)),
-        // A promotion that was interrupted before its first record.
-        (history(&[(1, 400)], 5), Lsn(400)),
-        // Promoted by hand.
-        (history(&[(1, 400)], 2), Lsn(500)),
-    ]
-}
-
-/// Data and process, whatever they can be together.
-fn bodies() -> Vec<(LocalView, Lsn)> {
-    let mut bodies = Vec::new();
-    for data in [Data::Empty, Data::Rebuilding, Data::Unusable] {
-        bodies.push((LocalView { data, ..empty_view() }, Lsn(0)));
-    }
-    // The files of a server that runs were removed, or cannot be read.
-    for data in [Data::Empty, Data::Unusable] {
-        let process = Process::Starting;
-        bodies.push((LocalView { data, process, ..empty_view() }, Lsn(0)));
-    }
-    for (history, end) in logs() {
-        for standby_signal in [false, true] {
-            let data = |clean: bool| Data::Present {
-                system_identifier: SYSTEM,
-                standby_signal,
-                history: history.clone(),
-                clean_end: clean.then_some(end),
-            };
-            bodies.push((LocalView { data: data(false), ..empty_view() }, end));
-            if !standby_signal {
-                bodies.push((LocalView { data: data(true), ..empty_view() }, end));
-            }
-            let process = Process::Starting;
-            bodies.push((LocalView { data: data(false), process, ..empty_view() }, end));
-            let process = Process::Running;
-            bodies.push((LocalView { data: data(false), process, ..empty_view() }, end));
-            for (sealed, streaming) in [(false, false), (true, false), (false, true)] {
-                let in_recovery = standby_signal || sealed;
-                if in_recovery && !standby_signal {
-                    // Only a standby shows the signs of a seal.
-                    continue;
-                }
-                let server = Server {
-                    in_recovery: standby_signal,
-                    history: history.clone(),
-                    end: Some(end),
-                    sealed: sealed && standby_signal,
-                    streaming: streaming && standby_signal,
-                };
-                let server = Some(server);
-                bodies
-                    .push((LocalView { data: data(false), process, server, ..empty_view() }, end));
-            }
-        }
-    }
-    bodies
-}
-
-fn files(epoch: u64) -> Vec<File> {
-    let upstreams = [
-        None,
-        Some(Upstream::Member { node: UPSTREAM, admission: Ticket(9) }),
-        Some(Upstream::Member { node: UPSTREAM, admission: Ticket(3) }),
-        Some(Upstream::Fetch { node: UPSTREAM }),
-    ];
-    let specs = [None, Some(spec(7, epoch)), Some(spec(4, epoch)), Some(spec(2, epoch - 1))];
-    let mut files = Vec::new();
-    for upstream in &upstreams {
-        for spec in &specs {
-            for current in [true, false] {
-                let (upstream, spec) = (upstream.clone(), spec.clone());
-                files.push(File { upstream, spec, current, restore: false });
-            }
-        }
-    }
-    files
-}
-
 /// What a keeper may remember beside its assignment.
 fn memories(assignment: &Assignment) -> Vec<Persisted> {
     let promoted = |epoch: u64, timeline| Promoted {
@@ -234,12 +65,10 @@ fn memories(assignment: &Assignment) -> Vec<Persisted> {
             for sealed in [None, Some(Ticket(12))] {
                 memories.push(Persisted {
                     own: Some(OWN),
-                    assignment: assignment.clone(),
                     sealed,
                     promoted: promoted.clone(),
                     admitted,
-                    owes: None,
-                    restored: false,
+                    ..Persisted::of(assignment.clone())
                 });
             }
         }
@@ -277,8 +106,15 @@ fn holds(rig: &Rig) -> bool {
     let stopped = view.process == Process::Stopped;
     match &rig.persisted.assignment.goal {
         Goal::Wait => true,
-        Goal::Primary { spec, .. } => {
-            view.is_writable()
+        Goal::Primary { spec, timeline } => {
+            // A log without a position makes nobody a witness, nor whoever is copied from it.
+            let lineage = &rig.persisted.assignment.lineage;
+            let has_position = server.is_some_and(|server| {
+                let end = server.end.unwrap_or_default();
+                lineage.position(&server.history, end).is_some()
+            });
+            (has_position || timeline.is_none())
+                && view.is_writable()
                 && view.sync == Sync::InForce(spec.generation)
                 && view.file.spec.as_ref() == Some(spec)
                 && rig.persisted.promoted.as_ref().map(|p| p.epoch)
@@ -511,15 +347,7 @@ fn hooks_hold_up_only_the_step_that_they_are_about() {
 fn a_draining_primary_is_proved_by_the_spec_of_its_file() {
     let in_force = |goal, file: Option<Spec>, sync| {
         let assignment = assignment(goal, 2);
-        let known = Persisted {
-            own: Some(OWN),
-            assignment,
-            sealed: None,
-            promoted: None,
-            admitted: None,
-            owes: None,
-            restored: false,
-        };
+        let known = Persisted { own: Some(OWN), ..Persisted::of(assignment) };
         known.in_force(&File { upstream: None, spec: file, restore: false, current: true }, sync)
     };
     let drain = || Goal::Seal { drain: true };
@@ -528,84 +356,6 @@ fn a_draining_primary_is_proved_by_the_spec_of_its_file() {
     assert_eq!(in_force(drain(), ours(), Sync::Set(Gen(7))), None);
     assert_eq!(in_force(drain(), None, passed), None);
     assert_eq!(in_force(Goal::Seal { drain: false }, ours(), passed), None);
-}
-
-#[test]
-fn a_keeper_without_state_does_nothing() {
-    for (body, _) in bodies() {
-        let plan: Plan = plan(&body, None);
-        assert_eq!(plan.next, Next::Wait("the monitor's first answer"));
-    }
-}
-
-/// It goes on with the files that it has open, and its keeper cannot ask it.
-#[test]
-fn a_server_whose_files_were_removed_is_stopped_before_they_are_copied() {
-    let body = LocalView { process: Process::Starting, heard: true, ..empty_view() };
-    assert!(body.is_primary());
-    for assignment in goals().into_iter().filter(|assignment| assignment.epoch == Epoch(2)) {
-        let others = matches!(assignment.goal, Goal::Wait | Goal::Primary { .. } | Goal::Dropped);
-        for persisted in memories(&assignment).into_iter().filter(|_| !others) {
-            let next = plan(&body, Some(&persisted)).next;
-            let stops = [fsm::node::Step::StopFast, fsm::node::Step::StopImmediate];
-            assert!(stops.map(Next::Do).contains(&next), "{:?}: {next:?}", assignment.goal);
-        }
-    }
-}
-
-/// Timeline 2 was begun by hand on the upstream, and accepted: whoever else has records on one of that number
-/// cannot prove that it is the same one. The log up to the fork is a prefix as ever.
-#[test]
-fn an_accepted_timeline_is_taken_from_its_node_only() {
-    let follow = Goal::Follow { upstream: goal::Upstream::Primary { node: UPSTREAM } };
-    let mut assignment = assignment(follow, 3);
-    let start = |parent, lsn| Some(Start { parent: Some(Epoch(parent)), lsn: Lsn(lsn) });
-    let (begun, next) = (start(1, 400), start(2, 600));
-    let accepted = LineageEntry {
-        start: begun,
-        accepted: Some(UPSTREAM),
-        ..LineageEntry::reserved(Epoch(2), TimelineId(2))
-    };
-    let newest = LineageEntry { start: next, ..LineageEntry::reserved(Epoch(3), NEW) };
-    assignment.lineage.0.splice(1.., [accepted, newest]);
-    let sealed = |ancestors: &[(u32, u64)], timeline, end| {
-        let segment = |(timeline, end): &(u32, u64)| Segment {
-            timeline: TimelineId(*timeline),
-            end: Lsn(*end),
-        };
-        let ancestors = ancestors.iter().map(segment).collect();
-        let history = History { ancestors, timeline: TimelineId(timeline) };
-        let (data, process) = (
-            Data::Present {
-                system_identifier: SYSTEM,
-                standby_signal: true,
-                history: history.clone(),
-                clean_end: None,
-            },
-            Process::Running,
-        );
-        let server = Some(Server {
-            in_recovery: true,
-            history,
-            end: Some(Lsn(end)),
-            sealed: true,
-            streaming: false,
-        });
-        let file = File { upstream: None, spec: None, current: true, restore: false };
-        LocalView { data, process, server, file, heard: true, ..empty_view() }
-    };
-    let persisted = Persisted { admitted: None, ..memories(&assignment).remove(0) };
-    let next = |view: &LocalView| plan(view, Some(&persisted)).next;
-    let clone = Next::Do(fsm::node::Step::Clone { from: UPSTREAM });
-    assert_eq!(next(&sealed(&[(1, 400)], 2, 500)), clone);
-    assert_eq!(next(&sealed(&[(1, 400), (2, 450)], 3, 500)), clone);
-    let admitted = |view: &LocalView| {
-        matches!(next(view), Next::Do(fsm::node::Step::Admit { upstream: UPSTREAM, .. }))
-    };
-    assert!(admitted(&sealed(&[], 1, 400)));
-    assert!(admitted(&sealed(&[(1, 400), (2, 600)], NEW.0, 700)));
-    let rewind = Next::Do(fsm::node::Step::Rewind { from: UPSTREAM });
-    assert_eq!(next(&sealed(&[], 1, 401)), rewind);
 }
 
 /// Views from which an assignment made by the monitor is tried (see `decisions`).

@@ -1,9 +1,9 @@
 //! What operators are told: refusals with their codes and words, and what holds already.
 
-use crate::group::{healthy, name, primary, standbys};
+use crate::group::{ask, done, healthy, name, primary, standbys};
 use fsm::group::request::{Reply, apply};
 use fsm::group::{Phase, Record, View};
-use shared::api::{Action, ApiError, Outcome};
+use shared::api::{Action, Outcome};
 use shared::goal::Orders;
 use shared::ids::NodeName;
 use sim::{Walk, World, at};
@@ -15,19 +15,6 @@ fn world() -> World {
 
 fn nobody() -> NodeName {
     "nobody".parse().unwrap()
-}
-
-fn ask(world: &World, action: &Action) -> Result<Reply, ApiError> {
-    apply(&world.monitor.record, &world.monitor.view, action, at(world.now))
-}
-
-/// Asks, and takes what was decided.
-fn done(world: &mut World, action: &Action) {
-    match ask(world, action) {
-        Ok(Reply::Decided(decision, _)) => world.monitor.commit(*decision, world.now),
-        other => panic!("{action:?}: {other:?}"),
-    }
-    assert_eq!(world.monitor.violation, None);
 }
 
 fn refused(world: &World, action: &Action) -> (u8, String) {

@@ -134,7 +134,7 @@ pub fn one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "a text is wanted, or a list of texts")]
     enum Hooks {
         One(String),
         Many(Vec<String>),

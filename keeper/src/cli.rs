@@ -385,12 +385,9 @@ impl Options {
     /// With what the file of `--config` says where neither flag nor environment does.
     fn merged(&self) -> Result<Self, ApiError> {
         let Some(path) = &self.config else { return Ok(self.clone()) };
-        let problem = |why: String| {
+        let file: Self = program::file::read(path).map_err(|why| {
             failure(2, "bad_configuration", format!("cannot use {}: {why}", path.display()))
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
-        let file: Self =
-            toml::from_str(&text).map_err(|error| problem(error.message().to_owned()))?;
+        })?;
         let own = self.clone();
         Ok(Self {
             config: None,

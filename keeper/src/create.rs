@@ -191,7 +191,7 @@ pub(crate) fn ways(named: &[String], archive: Option<&Archive>) -> Result<Vec<Wa
 /// In the file: a list, or one of it.
 pub(crate) fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "a text is wanted, or a list of texts")]
     enum Given {
         One(String),
         Several(Vec<String>),

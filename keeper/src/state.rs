@@ -95,7 +95,10 @@ pub enum StateError {
         source: io::Error,
     },
     /// It is not ours.
-    #[error("{} is damaged: {source}; move it away to join the monitor anew", path.display())]
+    #[error(
+        "cannot use {}: {source}; if a newer keeper wrote it, start that one again; if it is damaged, move it away to join the monitor anew",
+        path.display()
+    )]
     Damaged {
         /// Which.
         path: PathBuf,

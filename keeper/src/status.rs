@@ -174,6 +174,7 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
     ("empty data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),
+    ("sealed standby that somebody has promoted by hand", "primary", "wait for another primary"),
     (
         "sealed standby, a pre_promote hook has not answered yet, or refuses",
         "primary",

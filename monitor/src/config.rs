@@ -175,9 +175,7 @@ impl fmt::Debug for Database {
 impl Options {
     /// What a file says.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |why: String| ConfigError::File { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| failed(error.to_string()))
+        program::file::read(path).map_err(|why| ConfigError::File { path: path.to_owned(), why })
     }
 
     /// These, and where nothing is said, what `file` says.

@@ -24,6 +24,7 @@ pub mod process;
 pub mod programs;
 pub mod rewind;
 pub mod run;
+mod segment;
 pub mod session;
 pub mod storage;
 pub mod timelines;

@@ -11,6 +11,7 @@ use crate::control::{ClusterState, ControlData, ControlError};
 use crate::instance::Instance;
 use crate::programs::Program;
 use crate::run::{self, RunError};
+use crate::segment;
 use shared::lsn::Lsn;
 use std::time::Duration;
 
@@ -57,11 +58,23 @@ pub async fn end_of_wal_after_clean_shutdown(
     let mut command = run::command(instance, Program::PgWaldump);
     command.arg("-p").arg(instance.data_dir.wal_dir());
     command.args(["-t", &control.timeline.to_string(), "-s", &location.to_string(), "-n", "1"]);
+    command.args(segments(instance, control));
     let output = run::run(command, Program::PgWaldump, "", LIMIT).await?;
     let length = shutdown_checkpoint_length(&output.stdout, location).ok_or_else(|| {
         EndOfWalError::NoShutdownCheckpoint { location, output: run::last_lines(&output.stdout, 2) }
     })?;
     Ok(end_of_record(location, length, control.wal_block_size, control.wal_segment_size))
+}
+
+/// The segment of the checkpoint, and the next one where there is one: the record may go over. Where no file
+/// is named, `pg_waldump` takes the length of a segment from any file that comes first in the directory, and
+/// gives up if that is one which was made for later and has nothing in it yet.
+fn segments(instance: &Instance, control: &ControlData) -> Vec<String> {
+    let size = control.wal_segment_size;
+    let name = |lsn| segment::name(control.timeline, lsn, size);
+    let next = name(Lsn(control.checkpoint.0.saturating_add(size)));
+    let has_next = instance.data_dir.wal_dir().join(&next).exists();
+    [name(control.checkpoint)].into_iter().chain(has_next.then_some(next)).collect()
 }
 
 /// The total length in `rmgr: XLOG len (rec/tot): 114/ 114, tx: 0, lsn: 0/01500028, prev

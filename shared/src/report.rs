@@ -382,3 +382,18 @@ pub enum Lease {
     /// Until another node is ready to take over: there is none.
     Unlimited,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a keeper of before does not say must not be taken for a yes.
+    #[test]
+    fn a_report_of_an_older_keeper_is_one_without_cascading() {
+        let mut report = serde_json::to_value(Report::of_new_node("k")).unwrap();
+        let fields = report.as_object_mut().unwrap();
+        assert!(fields.remove("cascades").is_some() && fields.remove("needs_primary").is_some());
+        let report: Report = serde_json::from_value(report).unwrap();
+        assert!(!report.cascades && !report.needs_primary);
+    }
+}

@@ -11,7 +11,7 @@ use fsm::node::{Data, LocalView, Process};
 use shared::goal::Orders;
 use shared::ids::{Epoch, Gen, NodeId, Ticket, TimelineId};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Lease};
+use shared::report::Answer;
 use shared::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -165,6 +165,10 @@ pub struct Keeper {
     pub calls: Vec<(u64, u64)>,
     /// The newest answer.
     pub heard: Option<Answer>,
+    /// When the report was sent that it answers, where it grants a lease.
+    pub granted_at: Option<u64>,
+    /// When this process took a lease by itself that nothing has made good yet.
+    pub claimed_at: Option<u64>,
     /// The right to serve.
     pub tenure: Tenure,
     /// Since when the signs of a seal are waited for.
@@ -179,6 +183,17 @@ pub struct Keeper {
     pub leaving_since: Option<u64>,
     /// What the hook said that was asked last.
     pub hook: Option<HookSaid>,
+}
+
+impl Keeper {
+    /// Takes in an answer to the report that was sent at this time of its host's clock.
+    pub fn hear(&mut self, answer: Answer, sent: Option<u64>) {
+        if let Some(sent) = sent {
+            self.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
+        }
+        self.granted_at = sent.filter(|_| answer.lease.is_some());
+        self.heard = Some(answer);
+    }
 }
 
 /// What has come of asking a hook.
@@ -317,20 +332,6 @@ impl Machine {
         }
     }
 
-    /// A primary that was running, or that may start by itself, has one lease to prove itself; one only.
-    pub fn claim_lease(&mut self, now: u64) {
-        if let (Some(persisted), Some(keeper)) = (&self.persisted, &mut self.keeper)
-            && persisted.sealed.is_none()
-            && !self.claimed
-            && persisted.assignment.goal.spec().is_some()
-            && persisted.promoted.as_ref().map(|p| p.epoch) == Some(persisted.assignment.epoch)
-        {
-            let ms = persisted.assignment.timers.lease_ms;
-            keeper.tenure.grant(Some(Lease::For { ms }), persisted.assignment.order, Millis(now));
-            self.claimed = true;
-        }
-    }
-
     /// Starts the keeper at this time of the host's clock.
     pub fn start_keeper(&mut self, now: u64) {
         self.processes += 1;
@@ -339,6 +340,8 @@ impl Machine {
             seq: 0,
             calls: Vec::new(),
             heard: None,
+            granted_at: None,
+            claimed_at: None,
             tenure: Tenure::default(),
             woke: None,
             sealing_since: None,

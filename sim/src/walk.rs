@@ -407,10 +407,13 @@ fn write(world: &mut World, primary: NodeId) -> Option<RecordId> {
     world.machines.get(primary)?.log.records().last().copied()
 }
 
-/// The primary that all others follow, if that is how it is.
+/// The primary that all others follow, if that is how it is. Its log has a position: else it could be no witness
+/// when its turn comes to be replaced, and nobody could be proved to follow it.
 pub fn settled(world: &World) -> Option<NodeId> {
     let record = &world.monitor.record;
     let primary = record.primary.filter(|_| record.phase == Phase::Serving)?;
+    let log = &world.machines.get(primary)?.log;
+    record.lineage.position(&log.history(), log.end())?;
     let serves = |id: NodeId| world.machines.get(id).is_some_and(Machine::is_writable);
     let follows = |id: NodeId| {
         let upstream = record.nodes.get(&id).and_then(|node| node.cascade.upstream);

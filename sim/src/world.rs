@@ -337,10 +337,7 @@ impl World {
         if older && !unordered {
             return;
         }
-        if let Some(sent) = sent {
-            own.tenure.grant(answer.lease, answer.assignment.order, Millis(sent));
-        }
-        own.heard = Some(answer);
+        own.hear(answer, sent);
     }
 
     /// A keeper that the monitor does not know joins again, under its own identity.
@@ -459,21 +456,9 @@ fn node_name(number: u64) -> NodeName {
 /// What a new node sends to join.
 pub fn request(number: u64) -> JoinRequest {
     JoinRequest {
-        protocol: shared::PROTOCOL,
-        formation: formation(),
-        name: node_name(number),
         host: format!("host-{number}"),
-        port: 5432,
         rest: format!("host-{number}:6432"),
-        candidate_priority: 50,
-        replication_quorum: true,
-        zone: None,
-        token: None,
-        data: Data::Empty,
-        standby: false,
-        identity: None,
-        passwords: None,
-        unchanged: false,
+        ..JoinRequest::of_new_node(formation(), node_name(number))
     }
 }
 

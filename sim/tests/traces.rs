@@ -1,6 +1,7 @@
 //! Traces that walks hardly ever find, step by step: with the rule nothing is lost, without it an
 //! acknowledged commit is.
 
+use fsm::group::Phase;
 use shared::api::Action;
 use shared::ids::{NodeId, Revision};
 use shared::report::{Answer, Lease};
@@ -41,6 +42,25 @@ fn keep(world: &mut World, primary: NodeId, standby: NodeId) {
         world.monitor_turn();
         world.pass(10);
     }
+}
+
+/// Everybody acts and is heard, until the moment at which this is so.
+fn until(world: &mut World, so: impl Fn(&World) -> bool) {
+    for _ in 0..200 {
+        for id in world.ids() {
+            world.keeper_turn(id);
+            world.postgres_turn(id);
+            while !world.messages.is_empty() {
+                world.deliver();
+                if so(world) {
+                    return;
+                }
+            }
+        }
+        world.monitor_turn();
+        world.pass(10);
+    }
+    panic!("{}", walk::describe(world));
 }
 
 /// Only these are left, for longer than any timer.
@@ -147,6 +167,25 @@ fn a_standby_that_was_promoted_by_hand_finds_back() {
     }
 }
 
+/// Whoever is promoted by hand between its election and its promotion is promoted no further: its timeline would
+/// be in every log from then on, and no log that it is in has a position. The others elect somebody else.
+#[test]
+fn a_candidate_that_was_promoted_by_hand_does_not_become_the_primary() {
+    let (mut world, old, _) = formed(3, 1, Mutation::None);
+    world.crash_host(old);
+    until(&mut world, |world| world.monitor.record.phase == Phase::Promoting);
+    let candidate = world.monitor.record.primary.unwrap();
+    world.promote_by_hand(candidate);
+    world.restart(old);
+    walk::converge(&mut world).unwrap();
+    assert_ne!(walk::settled(&world), Some(candidate));
+    for machine in world.machines.values() {
+        let (history, end) = (machine.log.history(), machine.log.end());
+        let position = world.monitor.record.lineage.position(&history, end);
+        assert!(position.is_some(), "{history:?}");
+    }
+}
+
 /// A slot that somebody has dropped is made again: the proof for it stands.
 #[test]
 fn a_standby_whose_slot_is_dropped_streams_again() {
@@ -203,6 +242,36 @@ fn an_answer_that_was_overtaken_grants_nothing() {
     world.messages = vec![Message::Answer { to: primary, keeper: call.name, seq, answer }];
     world.deliver();
     assert!(world.machines.get(primary).unwrap().right_until().is_some(), "sent at {sent}");
+}
+
+/// Rule 13: an answer to a report from before the claim is no grant, however late it comes.
+#[test]
+fn a_claim_is_made_good_by_an_answer_to_a_later_report() {
+    let (mut world, primary, standbys) = formed(2, 1, Mutation::None);
+    // It could prove the claim as well.
+    world.crash_host(standbys[0]);
+    world.now += 10;
+    drop(world.keeper_turn(primary));
+    world.now += 10;
+    world.crash_postgres(primary);
+    let claimed = |world: &World| world.machines.get(primary).unwrap().claimed;
+    assert!(claimed(&world));
+    let report = world.messages.pop().unwrap();
+    let answered = |world: &mut World, report: Message| {
+        world.now += 10;
+        world.messages = vec![report];
+        world.deliver();
+        assert!(
+            matches!(&world.messages[..], [Message::Answer { answer, .. }] if answer.lease.is_some())
+        );
+        world.deliver();
+        drop(world.keeper_turn(primary));
+    };
+    answered(&mut world, report);
+    assert!(claimed(&world), "by what was granted before");
+    let report = world.messages.pop().unwrap();
+    answered(&mut world, report);
+    assert!(!claimed(&world));
 }
 
 /// The primary is dropped by force while its only standby is being dropped, and a new node has no copy

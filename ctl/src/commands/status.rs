@@ -8,7 +8,7 @@ use crate::output;
 use crate::text::{Table, blocker, bytes, duration, host_port, or_dash, yes_no};
 use ctl::client::Client;
 use shared::api::{NodeStatus, OperationStatus, Status as Snapshot};
-use shared::ids::Revision;
+use shared::ids::{NodeName, Revision};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -73,7 +73,9 @@ pub fn render(status: &Snapshot) -> String {
     let mut text = header(status);
     text.push_str("\n\n");
     text.push_str(&nodes(status));
-    let mut notes: Vec<String> = status.nodes.iter().filter_map(step).collect();
+    let mut notes: Vec<String> =
+        status.nodes.iter().filter_map(|node| cascading(status, node)).collect();
+    notes.extend(status.nodes.iter().filter_map(step));
     notes.extend(status.operation.iter().flat_map(operation));
     notes.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
     for node in &status.nodes {
@@ -168,6 +170,21 @@ fn connection(node: &NodeStatus) -> &'static str {
         (true, Some(false)) => "read-write",
         (true, None) => "unknown",
     }
+}
+
+/// Of a node that is to stream from a standby: whether it does.
+fn cascading(status: &Snapshot, node: &NodeStatus) -> Option<String> {
+    let name = &node.name;
+    let is_primary = |name: &NodeName| status.primary.as_ref() == Some(name);
+    let wish =
+        node.replicate_from.as_ref().filter(|wish| !is_primary(name) && !is_primary(wish))?;
+    Some(if node.upstream.as_ref() == Some(wish) {
+        format!("{name} replicates from {wish}")
+    } else {
+        format!(
+            "{name} is to replicate from {wish}, and does not now: `pgtandem explain {name}` says why"
+        )
+    })
 }
 
 fn step(node: &NodeStatus) -> Option<String> {
@@ -278,6 +295,23 @@ warning: node3: its clock is 3 s behind
     #[test]
     fn golden_status() {
         assert_eq!(render(&fixture::status()), GOLDEN.trim_start());
+    }
+
+    #[test]
+    fn who_replicates_from_a_standby_is_told() {
+        let mut status = fixture::status();
+        let mut note = |upstream: &str, wish: &str| {
+            let name = |name: &str| name.parse().ok();
+            (status.nodes[0].upstream, status.nodes[0].replicate_from) =
+                (name(upstream), name(wish));
+            let text = render(&status);
+            text.lines().find(|line| line.contains("replicate")).map(ToOwned::to_owned)
+        };
+        assert_eq!(note("node2", ""), None);
+        assert_eq!(note("node2", "node2"), None, "the primary");
+        assert_eq!(note("node3", "node3").unwrap(), "node1 replicates from node3");
+        let not_now = note("node2", "node3").unwrap();
+        assert!(not_now.starts_with("node1 is to replicate from node3, and does not now"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn is_to_cascade(
     let direct = node.cascade.upstream.is_none() && record.primary != Some(id);
     let wish = node.cascade.wish.filter(|wish| direct && record.primary != Some(*wish))?;
     let stays = node.joined.is_some() || node.maintenance || node.dropping;
-    if stays || record.operation.is_some() || leads_to(record, wish, id) {
+    if stays || leads_to(record, wish, id) || held_back(record, view, (id, wish), now).is_some() {
         return None;
     }
     let patience = record.settings.timers().node_timeout_ms;
@@ -37,14 +37,30 @@ pub(super) fn is_to_cascade(
         0 => 0,
         _ => patience.saturating_mul(1 << doublings),
     };
-    let ready = unfit_upstream(record, view, wish, now).is_none()
-        && unfit_downstream(view, id).is_none()
-        && verdict(view, wish, &record.settings.timers(), now) == Verdict::Good
+    let ready = verdict(view, wish, &record.settings.timers(), now) == Verdict::Good
         && verdict(view, id, &record.settings.timers(), now) == Verdict::Good
         && streams_for(view, wish, now) >= Some(patience)
         && streams_for(view, id, now) >= Some(own_patience)
         && is_close(record, view, id);
-    (ready && can_be_spared(record, view, id, now)).then_some(wish)
+    ready.then_some(wish)
+}
+
+/// What keeps a node at the primary that is to replicate from a standby, where more than time has to pass.
+pub(super) fn held_back(
+    record: &Record,
+    view: &View,
+    (id, wish): (NodeId, NodeId),
+    now: Millis,
+) -> Option<String> {
+    let unfit = || unfit_upstream(record, view, wish, now);
+    if let Some(why) = unfit().or_else(|| unfit_downstream(view, id).map(str::to_owned)) {
+        return Some(why);
+    }
+    if let Some(operation) = &record.operation {
+        return Some(format!("operation {} is under way", operation.id));
+    }
+    let needed = !can_be_spared(record, view, id, now);
+    needed.then(|| "too few others are there for commits to wait for".to_owned())
 }
 
 /// Whether the way from a node upwards, as told and as wished, comes to another.
@@ -67,36 +83,39 @@ pub(super) fn unfit_upstream(
     id: NodeId,
     now: Millis,
 ) -> Option<String> {
+    let name = record.name_of(id);
     let Some(node) = record.nodes.get(&id) else {
-        return Some("it is not part of the group any more".to_owned());
+        return Some(format!("{name} is not part of the group any more"));
     };
     if node.maintenance {
-        return Some("it goes into maintenance".to_owned());
+        return Some(format!("{name} goes into maintenance"));
     }
     if node.dropping {
-        return Some("it is being dropped".to_owned());
+        return Some(format!("{name} is being dropped"));
     }
     if let Verdict::Dead(why) = verdict(view, id, &record.settings.timers(), now) {
-        return Some(format!("it is dead: {why}"));
+        return Some(format!("{name} is dead: {why}"));
     }
     let report = view.report(id)?;
-    let why = if report.leaving {
-        "its keeper has been asked to stop"
-    } else if !report.cascades {
-        "its keeper is of a version that lets nobody stream from a standby"
-    } else if let Some(failed) = &report.failed {
-        return Some(format!("it cannot run Postgres: {failed}"));
-    } else {
-        return no_data(report).map(str::to_owned);
-    };
-    Some(why.to_owned())
+    if report.leaving {
+        return Some(format!("the keeper of {name} has been asked to stop"));
+    }
+    if !report.cascades {
+        return Some(format!(
+            "the keeper of {name} is of a version that lets nobody stream from a standby; upgrade it"
+        ));
+    }
+    if let Some(failed) = &report.failed {
+        return Some(format!("{name} cannot run Postgres: {failed}"));
+    }
+    lacks_data(report).then(|| format!("{name} has no whole copy of the data"))
 }
 
 /// Why this node has to be at the primary, whoever it should stream from.
 pub(super) fn unfit_downstream(view: &View, id: NodeId) -> Option<&'static str> {
     let report = view.report(id)?;
     if !report.cascades {
-        return Some("its keeper is of a version that knows no cascading");
+        return Some("its keeper is of a version that knows no cascading; upgrade it");
     }
     if report.needs_primary {
         return Some("it needs what only the primary has");
@@ -104,13 +123,14 @@ pub(super) fn unfit_downstream(view: &View, id: NodeId) -> Option<&'static str> 
     if report.stray.is_some() {
         return Some("its log is on a timeline that the group has not heard of");
     }
-    no_data(report)
+    lacks_data(report).then_some("it has no whole copy of the data")
 }
 
-fn no_data(report: &Report) -> Option<&'static str> {
+/// Whether there is no copy of the data that has been made to its end.
+fn lacks_data(report: &Report) -> bool {
     match report.data {
-        Data::Present { .. } => None,
-        Data::Empty | Data::Rebuilding | Data::Unusable => Some("it has no whole copy of the data"),
+        Data::Present { .. } => false,
+        Data::Empty | Data::Rebuilding | Data::Unusable => true,
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Bar {
     Unheard,
     /// It has no whole copy of the data.
     NoData,
+    /// Somebody has promoted it by hand: its log goes on, or is about to, on a timeline that no epoch owns.
+    Strayed,
     /// Its keeper cannot run Postgres: why.
     CannotRun(String),
     /// Its keeper has been asked to stop.
@@ -134,6 +136,8 @@ pub(crate) fn bar(
         Some(Bar::CannotRun(failed.clone()))
     } else if !has_data(report) {
         Some(Bar::NoData)
+    } else if report.stray.is_some() {
+        Some(Bar::Strayed)
     } else if report.leaving {
         Some(Bar::Leaving)
     } else {

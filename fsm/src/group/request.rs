@@ -371,7 +371,8 @@ impl Request<'_> {
     /// Refuses to take away a standby that `number_sync_standbys` needs.
     fn keeps_enough(&self, id: NodeId, name: &NodeName) -> Result<(), ApiError> {
         let demanded = self.record.number_sync_standbys();
-        let left = self.record.quorum_standbys().filter(|standby| *standby != id).count();
+        let eligible = self.record.eligible_standbys_below(self.record.primary);
+        let left = eligible.filter(|standby| *standby != id).count();
         if demanded > 0 && left < demanded {
             let message = format!(
                 "without {name}, {left} standbys would be left for number-sync-standbys {demanded}, and all writes would wait; set number-sync-standbys lower first"

@@ -199,19 +199,20 @@ pub const RULES: &[Rule] = &[
         next: "serving; all older specs are dropped",
         fire: serving::sync_confirmed,
     },
-    Rule {
-        name: "sync-change",
-        phase: "serving",
-        conditions: "the fit standbys or the settings ask for another spec than the newest",
-        next: "serving; the new spec is added behind the others",
-        fire: serving::sync_change,
-    },
+    // Before the spec is changed: whoever comes back may be waited for, and no commit goes without.
     Rule {
         name: "reattached",
         phase: "serving",
         conditions: "a node streams from a standby that is no upstream any more, or cannot stream from it, or commits need the node",
         next: "serving; the node follows the primary, under a higher ticket and a new admission",
         fire: cascade::reattached,
+    },
+    Rule {
+        name: "sync-change",
+        phase: "serving",
+        conditions: "the fit standbys or the settings ask for another spec than the newest",
+        next: "serving; the new spec is added behind the others",
+        fire: serving::sync_change,
     },
     Rule {
         name: "cascaded",

@@ -7,9 +7,13 @@ use super::view::{Data, File, Lack, LocalView, Persisted, Process, Sync};
 use shared::goal::Goal;
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, TimelineId};
+use shared::lsn::Lsn;
 use shared::report::Promoted;
 use shared::spec::Spec;
 use shared::state::NodeState;
+
+/// What a primary-to-be waits for whose log goes on on a timeline that is not the group's.
+const BY_SOMEBODY_ELSE: &str = "another primary: this one was promoted by somebody else";
 
 /// The steps to being the primary of the assignment's epoch under `spec`.
 pub(super) fn be_primary(
@@ -41,29 +45,39 @@ pub(super) fn be_primary(
     }
     let promoted = is_promoted(persisted);
     match timeline {
-        Some(timeline) if !promoted => promote(view, timeline),
+        Some(timeline) if !promoted => promote(view, &assignment.lineage, timeline),
         Some(_) | None => serve(view, persisted, promoted, spec),
     }
 }
 
-/// Rule 7: from a sealed standby to a verified new timeline.
-fn promote(view: &LocalView, reserved: TimelineId) -> Plan {
+/// Rule 7: from the sealed standby that was elected to a verified new timeline.
+fn promote(view: &LocalView, lineage: &Lineage, reserved: TimelineId) -> Plan {
     let state = NodeState::PreparePromotion;
     match &view.server {
-        Some(server) if !server.in_recovery && server.history.timeline == reserved => {
-            Plan::step(state, Step::ConfirmPromotion)
+        Some(server) if !server.in_recovery => {
+            // On another timeline: a primary of an older epoch, elected again, which goes on in the new one as
+            // a promotion; or one that somebody else has promoted.
+            let promoted = server.history.timeline == reserved && is_ours(lineage, &server.history);
+            let next = if promoted { Step::ConfirmPromotion } else { Step::StopImmediate };
+            Plan::step(state, next)
         }
         Some(server) if server.history.timeline == reserved => {
             Plan::wait(state, "another timeline number: the promotion was interrupted")
         }
-        // A primary of an older epoch, elected again: it goes on in the new one, as a promotion.
-        Some(server) if !server.in_recovery => Plan::step(state, Step::StopImmediate),
+        Some(server) if !is_ours(lineage, &server.history) => Plan::wait(state, BY_SOMEBODY_ELSE),
         Some(_) | None => sealed_standby(view, state).unwrap_or_else(|| match view.hook {
             Asked::Clear => Plan::step(state, Step::Promote { timeline: reserved }),
             Asked::Running => Plan::wait(state, "the pre_promote hook"),
             Asked::Refused => Plan::wait(state, "another primary: the pre_promote hook refuses"),
         }),
     }
+}
+
+/// Whether a log is the group's to its very end, hence the one that its node was elected with. With a timeline
+/// in it that somebody began by hand it would have no position ever after (rule 4): neither the new primary nor
+/// whoever is copied from it could be a witness, or be proved to follow.
+fn is_ours(lineage: &Lineage, history: &History) -> bool {
+    lineage.position(history, Lsn(u64::MAX)).is_some()
 }
 
 /// Why this node cannot reach the goal that an election gave it; another is elected then, or it with a
@@ -78,16 +92,18 @@ pub fn cannot_serve(view: &LocalView, persisted: &Persisted) -> Option<&'static 
         Goal::Primary { .. } if is_promoted(persisted) => {
             view.process == Process::Stopped && is_elsewhere(view, persisted)
         }
-        Goal::Primary { timeline, .. } => {
-            sealed.is_some_and(|server| Some(server.history.timeline) == *timeline)
-        }
+        Goal::Primary { timeline: Some(reserved), .. } => sealed.is_some_and(|server| {
+            let history = &server.history;
+            history.timeline == *reserved || !is_ours(&assignment.lineage, history)
+        }),
         Goal::FastForward { .. } if view.upstream_lacks == Some(Lack::Wal) => {
             return Some("the source has not got the WAL any more that this node lacks");
         }
         // The same timeline, that the source has never heard of.
         Goal::FastForward { target, .. } => sealed
             .is_some_and(|server| !is_known(&assignment.lineage, &server.history, target.epoch)),
-        Goal::Wait
+        Goal::Primary { timeline: None, .. }
+        | Goal::Wait
         | Goal::Follow { .. }
         | Goal::Seal { .. }
         | Goal::Maintenance
@@ -104,12 +120,8 @@ fn is_promoted(persisted: &Persisted) -> bool {
 
 /// Whether its log goes on on another timeline than the one that it was promoted to.
 fn is_elsewhere(view: &LocalView, persisted: &Persisted) -> bool {
-    let present = match (&view.server, &view.data) {
-        (Some(server), _) => server.history.timeline,
-        (None, Data::Present { history, .. }) => history.timeline,
-        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return false,
-    };
-    persisted.promoted.as_ref().is_some_and(|promoted| promoted.timeline != present)
+    let (present, promoted) = (view.history(), persisted.promoted.as_ref());
+    present.zip(promoted).is_some_and(|(history, promoted)| promoted.timeline != history.timeline)
 }
 
 fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -> Plan {
@@ -123,7 +135,7 @@ fn serve(view: &LocalView, persisted: &Persisted, promoted: bool, spec: &Spec) -
             Plan::wait(down, "a lease: an answer of the monitor")
         }
         (Process::Stopped, _) if promoted && is_elsewhere(view, persisted) => {
-            Plan::wait(down, "another primary: this one was promoted by somebody else")
+            Plan::wait(down, BY_SOMEBODY_ELSE)
         }
         (Process::Stopped, _) => start(view, persisted, down),
         (Process::Starting | Process::Running, None) => {

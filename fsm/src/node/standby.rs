@@ -122,12 +122,8 @@ fn rebuild(upstream: &goal::Upstream, step: impl FnOnce(NodeId) -> Step) -> Plan
 /// Whether the log has gone on, since it was proved, on a timeline that the upstream's history does not
 /// go through: somebody has promoted this standby. The proof is of another log then.
 fn has_left(view: &LocalView, persisted: &Persisted, epoch: Epoch) -> bool {
-    let history = match (&view.server, &view.data) {
-        (Some(server), _) => &server.history,
-        (None, Data::Present { history, .. }) => history,
-        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return false,
-    };
-    !is_known(&persisted.assignment.lineage, history, epoch)
+    let lineage = &persisted.assignment.lineage;
+    view.history().is_some_and(|history| !is_known(lineage, history, epoch))
 }
 
 /// Whether a node that is told to follow a standby can do nothing before it is told to follow the primary.
@@ -137,11 +133,7 @@ pub fn needs_primary(plan: &Plan) -> bool {
 
 /// What is told of a log that goes on on a timeline that no epoch owns: an operator may accept it.
 pub fn stray(view: &LocalView, persisted: &Persisted) -> Option<Stray> {
-    let history = match (&view.server, &view.data) {
-        (Some(server), _) => &server.history,
-        (None, Data::Present { history, .. }) => history,
-        (None, Data::Empty | Data::Rebuilding | Data::Unusable) => return None,
-    };
+    let history = view.history()?;
     persisted.assignment.lineage.strays(history)?;
     let end = view.established().map(|(_, end)| end);
     Some(Stray { history: history.clone(), end })

@@ -50,6 +50,19 @@ pub struct Admitted {
 pub struct OutOfOrder;
 
 impl Persisted {
+    /// Of a keeper that knows nothing but this assignment.
+    pub fn of(assignment: Assignment) -> Self {
+        Self {
+            own: None,
+            assignment,
+            sealed: None,
+            promoted: None,
+            admitted: None,
+            owes: None,
+            restored: false,
+        }
+    }
+
     /// Takes in an assignment: `None` if it is the one that is there; refused if it is older (rule 2).
     /// A seal is set with the goal that asks for it, and released only by a higher ticket (rule 3).
     pub fn accept(
@@ -70,15 +83,8 @@ impl Persisted {
             Goal::Follow { .. } | Goal::Primary { .. } => held.filter(|held| *held >= ticket),
             Goal::Wait | Goal::Maintenance | Goal::Dropped => held,
         };
-        Ok(Some(Self {
-            own: before.and_then(|before| before.own),
-            assignment: assignment.clone(),
-            sealed,
-            promoted: before.and_then(|before| before.promoted.clone()),
-            admitted: before.and_then(|before| before.admitted),
-            owes: before.and_then(|before| before.owes),
-            restored: before.is_some_and(|before| before.restored),
-        }))
+        let before = before.cloned().unwrap_or_else(|| Self::of(assignment.clone()));
+        Ok(Some(Self { assignment: assignment.clone(), sealed, ..before }))
     }
 
     /// The spec whose barrier has been passed and that proofs by streaming are of (rule 12). A primary that is
@@ -307,6 +313,15 @@ impl LocalView {
                 Some((history, *end))
             }
             (Some(_) | None, _) => None,
+        }
+    }
+
+    /// The history of the log that is on disk, as the server says it, or else its files.
+    pub fn history(&self) -> Option<&History> {
+        match (&self.server, &self.data) {
+            (Some(server), _) => Some(&server.history),
+            (None, Data::Present { history, .. }) => Some(history),
+            (None, Data::Empty | Data::Rebuilding | Data::Unusable) => None,
         }
     }
 

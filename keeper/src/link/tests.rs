@@ -14,7 +14,7 @@ use fsm::group::{Record, View, goals, join};
 use fsm::{Millis, Now};
 use shared::api::{ApiError, Identity, JoinRequest};
 use shared::ids::{FormationId, GroupId, NodeId};
-use shared::report::{Answer, Data, Report};
+use shared::report::{Answer, Report};
 use shared::settings::Settings;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -32,23 +32,7 @@ fn formation() -> Result<FormationId> {
 }
 
 fn join_request() -> Result<JoinRequest> {
-    Ok(JoinRequest {
-        protocol: shared::PROTOCOL,
-        formation: formation()?,
-        name: "node1".parse().context("a name")?,
-        host: "127.0.0.1".to_owned(),
-        port: 5432,
-        rest: "127.0.0.1:8008".to_owned(),
-        candidate_priority: 50,
-        replication_quorum: true,
-        zone: None,
-        token: None,
-        data: Data::Empty,
-        standby: false,
-        identity: None,
-        passwords: None,
-        unchanged: false,
-    })
+    Ok(JoinRequest::of_new_node(formation()?, "node1".parse().context("a name")?))
 }
 
 /// What a monitor answers to the only node of a new formation.

@@ -11,7 +11,7 @@ use shared::api::JoinRequest;
 use shared::goal::{Assignment, Goal, Upstream};
 use shared::ids::{Epoch, Gen, GroupId, NodeId};
 use shared::lsn::Lsn;
-use shared::report::{Answer, Archived, Data, PostgresView, Report};
+use shared::report::{Answer, Archived, PostgresView, Report};
 use shared::settings::Settings;
 use shared::spec::Spec;
 use shared::state::NodeState;
@@ -32,23 +32,7 @@ const END: u64 = 100 << 20;
 fn assignment() -> Result<Assignment> {
     let record = Record::new("default".parse()?, GroupId(0), Settings::default());
     let now = Now { mono: Millis(0), wall: chrono::Utc::now() };
-    let request = JoinRequest {
-        protocol: shared::PROTOCOL,
-        formation: "default".parse()?,
-        name: "node1".parse()?,
-        host: "127.0.0.1".to_owned(),
-        port: 5432,
-        rest: "127.0.0.1:1".to_owned(),
-        candidate_priority: 50,
-        replication_quorum: true,
-        zone: None,
-        token: None,
-        data: Data::Empty,
-        standby: false,
-        identity: None,
-        passwords: None,
-        unchanged: false,
-    };
+    let request = JoinRequest::of_new_node("default".parse()?, "node1".parse()?);
     let joined = join::join(&record, &request, "secret", now).ok().context("a node")?;
     let record = joined.decision.context("a decision")?.record;
     goals::assignment(&record, &View::default(), joined.node).context("an assignment")

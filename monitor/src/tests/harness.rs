@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::PROTOCOL;
 use shared::api::{JoinAnswer, JoinRequest};
-use shared::ids::Revision;
-use shared::report::{Answer, Data, Report};
+use shared::ids::{NodeName, Revision};
+use shared::report::{Answer, Report};
 use shared::settings::Settings;
 use sqlx::postgres::PgConnectOptions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -150,23 +150,13 @@ pub(super) fn parse<T: DeserializeOwned>(value: Value) -> T {
 }
 
 pub(super) fn join_request(name: &str, token: Option<&str>) -> Value {
+    let name: NodeName = name.parse().unwrap();
     json!(JoinRequest {
-        protocol: PROTOCOL,
-        formation: "default".parse().unwrap(),
-        name: name.parse().unwrap(),
-        host: "127.0.0.1".to_owned(),
         // Another one for each name, and nobody listens there.
-        port: name.bytes().map(u16::from).sum(),
+        port: name.as_str().bytes().map(u16::from).sum(),
         rest: "127.0.0.1:2".to_owned(),
-        candidate_priority: 50,
-        replication_quorum: true,
-        zone: None,
         token: token.map(ToOwned::to_owned),
-        data: Data::Empty,
-        standby: false,
-        identity: None,
-        passwords: None,
-        unchanged: false,
+        ..JoinRequest::of_new_node("default".parse().unwrap(), name)
     })
 }
 

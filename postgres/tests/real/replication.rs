@@ -14,7 +14,11 @@ use postgres::session::standby::RETRY_WAIT;
 use postgres::timelines;
 use shared::ids::TimelineId;
 use shared::lsn::Lsn;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
+
+const SEGMENT: u64 = 16 << 20;
 
 async fn wait_streaming(primary: &Instance, application_name: &str) {
     let session = connect(primary).await;
@@ -88,7 +92,7 @@ async fn a_standby_streams_and_is_sealed() {
     assert!(on_a.drop_slot("pgtandem_2_7").await.unwrap());
 }
 
-/// The shutdown checkpoint is put at several places relative to the end of a page.
+/// The shutdown checkpoint is put at several places relative to the end of a page, and of a segment.
 #[tokio::test]
 async fn the_end_of_the_log_of_a_stopped_primary_is_what_its_standby_has() {
     let place = Place::new();
@@ -97,15 +101,31 @@ async fn the_end_of_the_log_of_a_stopped_primary_is_what_its_standby_has() {
     clone(&a, &b, "pgtandem_2", "").await;
     start(&b).await;
     let on_b = connect(&b).await;
-    for room in [4096, 120, 112, 56, 24] {
+    for (room, of_segment) in [
+        (4096, false),
+        (120, false),
+        (112, false),
+        (56, false),
+        (24, false),
+        (56, true),
+        (24, true),
+    ] {
         wait_streaming(&a, "pgtandem_2").await;
+        if of_segment {
+            fill_segment(&a).await;
+        }
         pad_page(&a, room).await;
         wait_streaming(&a, "pgtandem_2").await;
         stop(&server, Signal::FastStop).await;
         let control = a.control_data().await.unwrap();
         assert_eq!(control.state, ClusterState::ShutDown);
         assert_eq!(control.checkpoint.0 % 8192, 8192 - room, "the record is where it was wanted");
+        assert!(!of_segment || control.checkpoint.0 % SEGMENT == SEGMENT - room);
+        let later = made_for_later(&a);
         let end = a.end_of_wal_after_clean_shutdown().await.unwrap();
+        for path in later {
+            fs::remove_file(path).unwrap();
+        }
         eventually("the end of the log on the standby", async || {
             let recovery = on_b.recovery().await.unwrap();
             let position = recovery.receive_lsn.max(recovery.replay_lsn).unwrap();
@@ -117,6 +137,30 @@ async fn the_end_of_the_log_of_a_stopped_primary_is_what_its_standby_has() {
     }
     stop(&server, Signal::ImmediateStop).await;
     assert!(a.end_of_wal_after_clean_shutdown().await.is_err());
+}
+
+/// Segments with nothing in them, as servers make some ahead: so many that whoever takes the first file of
+/// the directory takes one of them.
+fn made_for_later(instance: &Instance) -> Vec<PathBuf> {
+    let name = |number| format!("0000000100000000000000{:02X}", 0x80 + number);
+    let paths: Vec<_> = (0..64).map(|it| instance.data_dir.wal_dir().join(name(it))).collect();
+    for path in &paths {
+        fs::write(path, vec![0; 8192]).unwrap();
+    }
+    paths
+}
+
+/// Writes WAL until the last page but one of a segment.
+async fn fill_segment(primary: &Instance) {
+    let session = connect(primary).await;
+    loop {
+        let room = SEGMENT - session.insert_lsn().await.unwrap().0 % SEGMENT;
+        let Some(more) = room.checked_sub(2 * 8192) else { break };
+        // Headers of pages take their part.
+        let bytes = more * 99 / 100;
+        let sql = format!("SELECT pg_logical_emit_message(false, '', repeat('x', {bytes}))");
+        session.execute(&sql).await.unwrap();
+    }
 }
 
 /// Writes WAL until the next record begins `room` bytes before the end of a page.

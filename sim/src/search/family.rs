@@ -25,11 +25,11 @@ pub struct Member {
     pub finds_back: bool,
 }
 
-/// What is searched on every test run: both complete, with so many states.
-pub fn quick() -> Result<[(Member, usize); 2], InvalidBudget> {
+/// What is searched on every test run: both complete, with as many states as `docs/proof.md` says.
+pub fn quick() -> Result<[Member; 2], InvalidBudget> {
     let two = Member::new(2, 1, "writes=1,crashes=1,changes=1,switchovers=1")?;
     let three = Member::new(3, 1, "writes=1,crashes=1,cuts=1")?;
-    Ok([(two.safety(), 1_240_189), (three.safety(), 1_130_485)])
+    Ok([two.safety(), three.safety()])
 }
 
 /// Two nodes: pairs that are too large to be searched to their end: with the third node that joins they

@@ -43,7 +43,7 @@ impl Bouncer {
         fs::write(at("primary.ini"), "; nobody yet\n")?;
         fs::write(at("users.txt"), "\"postgres\" \"\"\n")?;
         let settings = format!(
-            "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\nadmin_users = postgres\npool_mode = transaction\ndefault_pool_size = 8\n%include {}\n",
+            "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\nadmin_users = postgres\npool_mode = transaction\ndefault_pool_size = 8\nserver_login_retry = 1\n%include {}\n",
             port.number(),
             at("users.txt").display(),
             at("primary.ini").display()

@@ -37,7 +37,9 @@ async fn is_restored(terminal: &Terminal) -> Result<()> {
         ensure!(modes.replace('\n', " ").contains(mode), "{mode}: {modes}");
     }
     terminal.write("clear")?;
-    terminal.press("Enter")
+    terminal.press("Enter")?;
+    // What is typed before is wiped away as well, and with it the end of its line.
+    terminal.shows("nothing but the prompt", |screen| screen.trim() == "ready>").await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 
 use crate::Now;
 use crate::group::adopt::contradicts;
+use crate::group::cascade::held_back;
 use crate::group::detector::{Verdict, verdict};
 use crate::group::election::could_replace_primary;
 use crate::group::ranking::lacks_room;
@@ -238,14 +239,15 @@ fn full(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
 
 /// It streams from the primary, and shall not.
 fn not_where_wished(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {
-    let direct = seen.record.is_direct_below(seen.record.primary, subject.id);
-    let wish = subject.node.cascade.wish.filter(|_| !direct && follows(seen, subject))?;
-    let text = format!(
-        "{} streams from the primary until it can replicate from {} again",
-        subject.node.name,
-        seen.record.name_of(wish)
-    );
-    subject.node.cascade.upstream.is_none().then_some(text)
+    let Seen { record, view, now } = seen;
+    let comes = !record.is_direct_below(record.primary, subject.id)
+        && follows(seen, subject)
+        && subject.node.cascade.upstream.is_none();
+    let wish = subject.node.cascade.wish.filter(|_| comes)?;
+    let (own, name) = (&subject.node.name, record.name_of(wish));
+    let why = held_back(record, view, (subject.id, wish), now.mono);
+    let why = why.unwrap_or_else(|| "both have to stream for a while first".to_owned());
+    Some(format!("{own} streams from the primary until it can replicate from {name}: {why}"))
 }
 
 fn no_quorum(seen: &Seen<'_>, subject: &Subject<'_>) -> Option<String> {

@@ -114,6 +114,10 @@ fn why_never(record: &Record, view: &View, (id, node): (NodeId, &Node), now: Now
     match bar(record, view, id, None) {
         Some(Bar::Unheard) => "never: it has not been heard".to_owned(),
         Some(Bar::NoData) => "never: it has no complete copy of the data".to_owned(),
+        Some(Bar::Strayed) => {
+            "never: somebody has promoted it by hand; `pgtandem accept timeline` takes it all the same"
+                .to_owned()
+        }
         Some(Bar::CannotRun(why)) => format!("never: it cannot run Postgres ({why})"),
         Some(Bar::Leaving) => "never: its keeper has been asked to stop".to_owned(),
         Some(Bar::Maintenance) => "never: it is in maintenance".to_owned(),

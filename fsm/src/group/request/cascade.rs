@@ -1,7 +1,7 @@
 //! `replicate-from`: from which standby a node shall stream.
 
 use super::{Request, bad_value, refused, unknown_node};
-use crate::group::cascade::leads_to;
+use crate::group::cascade::{held_back, leads_to};
 use crate::group::record::Node;
 use shared::api::ApiError;
 use shared::ids::{NodeId, NodeName};
@@ -18,7 +18,8 @@ impl Request<'_> {
         let by_name: Option<NodeName> = value.parse().ok();
         let found = by_name.as_ref().and_then(|name| self.record.node_named(name));
         // A node may be called so.
-        if found.is_none() && ["", "none", "primary"].contains(&value) {
+        let means_none = ["", "none", "primary"].iter().any(|it| it.eq_ignore_ascii_case(value));
+        if found.is_none() && means_none {
             return Ok(None);
         }
         let Some((from, upstream)) = found else {
@@ -29,6 +30,23 @@ impl Request<'_> {
         };
         self.may_replicate((id, node), (from, upstream))?;
         Ok(Some(from))
+    }
+
+    /// What is to be said where a wish cannot be had at once.
+    pub(super) fn not_yet(&self, id: NodeId, node: &Node) -> Option<String> {
+        let Request { record, view, now } = self;
+        let (own, wish) = (&node.name, node.cascade.wish?);
+        if record.primary == Some(wish) {
+            let name = record.name_of(wish);
+            return Some(format!(
+                "{name} is the primary, so {own} is a direct standby as long as it is"
+            ));
+        }
+        if record.primary == Some(id) {
+            return Some(format!("{own} is the primary, so it counts from the next one on"));
+        }
+        let why = held_back(record, view, (id, wish), now.mono)?;
+        Some(format!("{own} stays at the primary for now: {why}"))
     }
 
     fn may_replicate(

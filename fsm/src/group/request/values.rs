@@ -56,15 +56,17 @@ impl Request<'_> {
     ) -> Result<Reply, ApiError> {
         let (id, node) = self.named(name)?;
         let changed = self.changed_node(id, node, key, value)?;
+        let value = node_value(self.record, &changed, key);
         if changed == *node {
             return Ok(self.already(format!("{key} of {name} is {value} already")));
         }
+        let before = node_value(self.record, node, key);
+        let not_yet = self.not_yet(id, &changed).filter(|_| key == "replicate-from");
+        let not_yet = not_yet.map(|why| format!("; {why}")).unwrap_or_default();
         let mut next = self.record.clone();
         next.nodes.insert(id, changed);
-        let before = node_value(self.record, node, key);
-        let note = Note::new("setting", "operator", format!("{key} of {name} is now {value}"))
-            .about(id)
-            .change(before, value);
+        let reason = format!("{key} of {name} is now {value}{not_yet}");
+        let note = Note::new("setting", "operator", reason).about(id).change(before, value);
         Ok(self.done(next, note))
     }
 

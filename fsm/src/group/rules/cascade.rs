@@ -77,7 +77,7 @@ fn reason(context: &Context<'_>, (id, node): (NodeId, &Node), upstream: NodeId) 
         return Some(Reason::plain(format!("it is not to replicate from {name} any more")));
     }
     if let Some(why) = unfit_upstream(record, view, upstream, now) {
-        return Some(Reason::plain(format!("of {name}, {why}")));
+        return Some(Reason::plain(why));
     }
     let is_copied = record.operation.as_ref().is_some_and(|operation| {
         operation.kind == OperationKind::Reinit && operation.target == Some(id)
