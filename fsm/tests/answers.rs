@@ -7,7 +7,10 @@ use fsm::group::explain::explain;
 use fsm::group::status::status;
 use fsm::group::{Phase, Record};
 use fsm::trace::{Cause, MonitorLine};
-use shared::report::Lease;
+use shared::api::ArchiveStatus;
+use shared::ids::{Epoch, TimelineId};
+use shared::lsn::Lsn;
+use shared::report::{ArchiveFailure, ArchiveView, ArchiveWork, Archived, ArchivedUpTo, Lease};
 use sim::random::Random;
 use sim::{Walk, World, at, walk};
 
@@ -129,6 +132,41 @@ fn what_is_left_of_the_lease() {
     assert_eq!(left(&world, 600), Some(Lease::Unlimited));
     world.monitor.record_mut().primary = None;
     assert_eq!(left(&world, 0), None);
+}
+
+/// What fails has been failing since one moment: how old the report is counts too.
+#[test]
+fn how_far_the_archive_is() {
+    let mut world = Walk::new(3).world(1);
+    walk::converge(&mut world).unwrap();
+    let primary = world.monitor.record.primary.unwrap();
+    let index = world.monitor.record.nodes.keys().position(|id| *id == primary).unwrap();
+    let shown = |world: &World, after| {
+        let (record, view) = (&*world.monitor.record, &*world.monitor.view);
+        status(record, view, at(world.now + after)).nodes[index].archive.clone()
+    };
+    assert_eq!(shown(&world, 0), None);
+    let evidence = world.monitor.view_mut().nodes.get_mut(&primary).unwrap();
+    let report = evidence.report.as_mut().unwrap();
+    report.postgres.lsn = Some(Lsn(5000));
+    let segment = Some(ArchivedUpTo { timeline: TimelineId(3), end: Lsn(4000) });
+    let error = "the disk is full".to_owned();
+    report.archive = Some(ArchiveView {
+        archived: Archived { segment, history: None },
+        waiting: 2,
+        oldest_ms: Some(9000),
+        backed_up: Epoch(0),
+        failing: vec![ArchiveFailure { work: ArchiveWork::Push, ms: 7000, error }],
+    });
+    let archive = shown(&world, 0).unwrap();
+    assert_eq!((archive.timeline, archive.lsn), (Some(TimelineId(3)), Some(Lsn(4000))));
+    assert_eq!((archive.behind_bytes, archive.backed_up_epoch), (Some(1000), None));
+    let since = |archive: &ArchiveStatus| archive.failing[0].since.unwrap();
+    let between = since(&archive) - archive.waiting_since.unwrap();
+    assert_eq!(between.num_milliseconds(), 2000);
+    // The wall clock of these tests stands still: what is half a second older began half a second before.
+    let later = shown(&world, 500).unwrap();
+    assert_eq!((since(&archive) - since(&later)).num_milliseconds(), 500);
 }
 
 /// Some hosts are off for good, and so is what else has gone wrong; nothing happens any more.

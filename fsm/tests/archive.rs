@@ -1,7 +1,7 @@
 //! What may be stored in the archive and fetched from it: examples, and the properties that a restore
 //! depends on.
 
-use fsm::node::archive::{Get, Push, Scene, Stretch, WalFile, may_get, may_push};
+use fsm::node::archive::{Get, Push, Scene, Stretch, WalFile, is_wanting, may_get, may_push};
 use fsm::node::view::Persisted;
 use proptest::prelude::*;
 use shared::goal::{Assignment, Goal, Order, Orders, Upstream};
@@ -229,6 +229,11 @@ fn what_is_not_of_the_history_is_not_stored() {
     ] {
         assert!(is_forgotten(push(file)), "{file:?}");
     }
+    // A server that is too busy to answer must not cost what is only there.
+    let unheard = Scene { history: None, ..scene.clone() };
+    for file in [segment(1, 1), history(1)] {
+        assert!(is_kept(may_push(&unheard, file)), "{file:?}");
+    }
     let placeholder = Scene { empty: true, ..scene };
     assert!(is_forgotten(may_push(&placeholder, history(7))));
 }
@@ -279,6 +284,26 @@ fn a_standby_gets_the_history_of_its_group() {
     unconfirmed.assignment.lineage.0[3].start = None;
     assert!(matches!(get(&unconfirmed, history(7)), Get::Absent(_)));
     assert_eq!(get(&unconfirmed, segment(5, 20)), Get::Fetch);
+}
+
+#[test]
+fn a_copy_brings_what_is_not_stored_and_lies_before_it() {
+    let wants = |file| is_wanting(file, &own_history(), at(15, 1000));
+    for file in [segment(1, 2), segment(2, 9), segment(5, 14), history(2), history(5), history(7)] {
+        assert!(wants(file), "{file:?}");
+    }
+    for file in [
+        segment(5, 15),
+        segment(5, 16),
+        segment(2, 10),
+        segment(3, 9),
+        WalFile::Partial(stretch(2, 10)),
+        WalFile::Backup(stretch(5, 12)),
+        history(3),
+        history(8),
+    ] {
+        assert!(!wants(file), "{file:?}");
+    }
 }
 
 fn file() -> impl Strategy<Value = WalFile> {

@@ -305,11 +305,19 @@ impl Agent {
         let is_ready = look.view.is_primary() && look.view.process == Process::Running;
         let wanted = matches!(persisted.assignment.goal, Goal::Primary { .. });
         let promoted = persisted.promoted.as_ref().map(|promoted| promoted.epoch);
+        // A proof makes the claim good in the state as well, but not where that cannot be written.
         let is_proven = !self.node.state.claimed || self.right.is_proven();
-        let is_certain = is_proven && persisted.sealed.is_none();
+        let is_certain = is_proven && persisted.sealed.is_none() && self.is_backed(look);
         promoted.filter(|epoch| {
             is_ready && wanted && is_certain && *epoch == persisted.assignment.epoch
         })
+    }
+
+    /// Whether its standbys stream, or need not; what the server did not answer changes nothing.
+    fn is_backed(&self, look: &Look) -> bool {
+        let streaming = look.streaming().map(|(node, _)| node).collect();
+        look.view.server.is_none()
+            || self.right.is_backed(self.spec_in_force(look).as_ref(), &streaming)
     }
 
     fn spec_in_force(&self, look: &Look) -> Option<Spec> {
@@ -320,12 +328,8 @@ impl Agent {
     fn note_proofs(&mut self, look: &Look) {
         let now = clock::now();
         let stamps: Vec<_> = look
-            .walsenders
-            .iter()
-            .filter(|sender| sender.state == "streaming")
-            .filter_map(|sender| {
-                Some((crate::managed::member_of(&sender.application_name)?, sender.reply_time?))
-            })
+            .streaming()
+            .filter_map(|(node, sender)| Some((node, sender.reply_time?)))
             .collect();
         let primary = self
             .node

@@ -7,6 +7,7 @@
 pub mod backups;
 pub mod condition;
 mod desk;
+mod engine;
 mod fetched;
 pub mod gate;
 pub mod queue;
@@ -98,8 +99,11 @@ impl Given {
         let Self { stanza, config, push, get, backup } = self;
         let engine = match (stanza, push, get) {
             (Some(stanza), None, None) if backup.is_none() => {
-                if stanza.is_empty() || stanza.starts_with('-') {
-                    return bad("--pgbackrest-stanza needs the name of a stanza");
+                let strange = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+                if stanza.is_empty() || stanza.starts_with('-') || stanza.contains(strange) {
+                    return bad(
+                        "--pgbackrest-stanza needs the name of a stanza, such as main: without spaces and slashes",
+                    );
                 }
                 Engine::PgBackRest { stanza, config }
             }
@@ -111,7 +115,20 @@ impl Given {
             (None, _, _) if config.is_some() => {
                 return bad("--pgbackrest-config is of use only together with --pgbackrest-stanza");
             }
-            (None, Some(push), Some(get)) => Engine::Commands { push, get, backup },
+            (None, Some(push), Some(get)) => {
+                // It would end with 0, and what was stored nowhere would be forgotten.
+                if !names(&push, 'p') {
+                    return bad(
+                        "--archive-push does not say %p, the path of the file that it is to store",
+                    );
+                }
+                if !names(&get, 'p') || !names(&get, 'f') {
+                    return bad(
+                        "--archive-get has to say %f, the name of the file that is wanted, and %p, where it is wanted",
+                    );
+                }
+                Engine::Commands { push, get, backup }
+            }
             (None, None, None) if backup.is_none() => return Ok(None),
             (None, _, _) => {
                 return bad(
@@ -269,6 +286,17 @@ fn shell(command: &str, server: &Server<'_>, file: Option<(&str, &str)>) -> Call
     call
 }
 
+/// Whether a command has a placeholder.
+fn names(command: &str, wanted: char) -> bool {
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        if c == '%' && rest.next() == Some(wanted) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Placeholders as PostgreSQL has them; another `%` stays as it is.
 fn filled_in(command: &str, path: &str, file: &str) -> String {
     let mut text = String::new();
@@ -303,8 +331,8 @@ mod tests {
         Given {
             stanza: has("stanza"),
             config: has("config").map(PathBuf::from),
-            push: has("push"),
-            get: has("get"),
+            push: has("push").map(|word| word + " %p"),
+            get: has("get").map(|word| word + " %f %p"),
             backup: has("backup"),
         }
     }
@@ -328,6 +356,28 @@ mod tests {
             &["backup"],
         ] {
             assert_eq!(name(words).unwrap_err().code, 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let commands = |push: &str, get: &str| Given {
+            push: Some(push.to_owned()),
+            get: Some(get.to_owned()),
+            ..Given::default()
+        };
+        assert!(commands("/p %p", "/g %p %f").validate().is_ok());
+        for (push, get) in [
+            ("cp a b", "/g %p %f"),
+            ("/p %f %%p", "/g %p %f"),
+            ("/p %p", "/g %f"),
+            ("/p %p", "/g %p"),
+        ] {
+            assert_eq!(commands(push, get).validate().unwrap_err().code, 2, "{push} {get}");
+        }
+        for stanza in ["", "-x", "a b", "a/b", "a\n"] {
+            let given = Given { stanza: Some(stanza.to_owned()), ..Given::default() };
+            assert_eq!(given.validate().unwrap_err().code, 2, "{stanza:?}");
         }
     }
 

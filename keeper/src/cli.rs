@@ -176,7 +176,7 @@ pub(crate) struct Options {
     /// The keeper's own state [default: PGDATA with .pgtandem appended].
     #[arg(long, env = "PGTANDEM_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Where load balancers ask for the role [default: 0.0.0.0:8008].
+    /// Where load balancers ask for the role [default: 0.0.0.0:8008, or [::]:8008 where the host is an IPv6 address].
     #[arg(long, env = "PGTANDEM_REST_LISTEN")]
     rest_listen: Option<String>,
     /// A database to create with a new cluster.
@@ -453,7 +453,7 @@ impl Options {
         let name = options.name.ok_or_else(|| missing("--name"))?;
         let host = options.host.ok_or_else(|| missing("--host"))?;
         let state_dir = absolute(options.state_dir.unwrap_or_else(|| beside(&pgdata)))?;
-        let rest = options.rest_listen.unwrap_or_else(|| "0.0.0.0:8008".to_owned());
+        let rest = options.rest_listen.unwrap_or_else(|| rest_listen(&host).to_owned());
         let rest_listen = rest.parse().map_err(|_| {
             bad(format!("'{rest}' is not an address to listen on; write it like 0.0.0.0:8008"))
         })?;
@@ -565,6 +565,11 @@ pub(crate) fn listen(host: &str) -> String {
     }
 }
 
+/// Where the monitor, the other nodes and load balancers look for it: at the host's address.
+fn rest_listen(host: &str) -> &'static str {
+    if host.contains(':') { "[::]:8008" } else { "0.0.0.0:8008" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -578,5 +583,13 @@ mod tests {
         let in_file = |line: &str| toml::from_str::<Options>(line).is_ok();
         assert_eq!(unlike(&definition, "run", in_file), [""; 0]);
         assert!(!in_file("no-such-option = 1"));
+    }
+
+    #[test]
+    fn a_node_with_an_ipv6_address_is_asked_by_ipv6() {
+        assert_eq!(rest_listen("10.0.0.11"), "0.0.0.0:8008");
+        assert_eq!(rest_listen("db1.example.org"), "0.0.0.0:8008");
+        let address: std::net::SocketAddr = rest_listen("fd00::3").parse().unwrap();
+        assert!(address.is_ipv6() && address.ip().is_unspecified());
     }
 }

@@ -8,9 +8,10 @@ use crate::clock;
 use fsm::Millis;
 use fsm::node::lease::Tenure;
 use postgres::postmaster::{Postmaster, Signal};
-use shared::ids::Epoch;
+use shared::ids::{Epoch, NodeId};
 use shared::settings::Timers;
 use shared::spec::Spec;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -132,6 +133,11 @@ impl Right {
     pub fn is_proven(&self) -> bool {
         let duty = self.duty().unwrap_or_default();
         self.lock().is_proven(duty.in_force.as_ref(), duty.lease_ms, clock::now())
+    }
+
+    /// Whether clients may be sent to a primary that these standbys stream from.
+    pub fn is_backed(&self, in_force: Option<&Spec>, streaming: &BTreeSet<NodeId>) -> bool {
+        self.lock().is_backed(in_force, streaming, clock::now())
     }
 
     /// Whether a primary that serves will soon have no right to, unless somebody is heard: less than half a

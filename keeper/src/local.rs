@@ -17,7 +17,7 @@ use postgres::session::SessionError;
 use postgres::session::primary::Walsender;
 use postgres::timelines;
 use shared::history::History;
-use shared::ids::TimelineId;
+use shared::ids::{NodeId, TimelineId};
 use shared::report::{PostgresView, Replica};
 use std::time::Duration;
 
@@ -35,6 +35,14 @@ pub struct Look {
     pub postgres: PostgresView,
     /// A primary's standbys.
     pub walsenders: Vec<Walsender>,
+}
+
+impl Look {
+    /// The members that stream from this primary.
+    pub fn streaming(&self) -> impl Iterator<Item = (NodeId, &Walsender)> {
+        let streams = self.walsenders.iter().filter(|sender| sender.state == "streaming");
+        streams.filter_map(|sender| Some((managed::member_of(&sender.application_name)?, sender)))
+    }
 }
 
 /// What a look needs to know that the node does not.

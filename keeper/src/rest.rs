@@ -9,6 +9,7 @@
 mod moment;
 mod peers;
 mod role;
+mod serve;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -30,10 +31,12 @@ use moment::Moment;
 use postgres::postmaster::Postmaster;
 use role::Role;
 use serde_json::json;
+use serve::Limits;
 use shared::ids::NodeId;
 use shared::report::{Report, StepView};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wanted::Wanted;
 
@@ -84,7 +87,6 @@ impl Rest {
         Moment {
             id: self.id,
             name: self.name.clone(),
-            reign: self.right.reign(),
             lives: self.postmaster.borrow().as_ref().is_some_and(Postmaster::is_alive),
             ails: self.health.borrow().ailment.is_some(),
             report: self.report.borrow().clone(),
@@ -93,6 +95,8 @@ impl Rest {
             step_limit_ms: self.step.borrow().as_ref().and_then(|step| step.limit_ms),
             looked: *self.looked.borrow(),
             now: clock::now(),
+            // Last, so that nothing else that is looked at makes it older.
+            reign: self.right.reign(),
         }
     }
 }
@@ -120,9 +124,10 @@ const ROLES: &[(&str, Role)] = &[
     ("/health", Role::Healthy),
 ];
 
-/// The routes.
-pub fn router(rest: Rest) -> Router {
-    routes(Arc::new(move || rest.moment()))
+/// Answers whoever asks on this listener, for ever.
+pub async fn serve(listener: TcpListener, rest: Rest) {
+    let router = routes(Arc::new(move || rest.moment()));
+    serve::serve(listener, router, Limits::default()).await;
 }
 
 fn routes(source: Source) -> Router {

@@ -422,7 +422,7 @@ async fn supervise(
         hooks,
         archive,
     };
-    tokio::spawn(answer_balancers(doors.listener, Rest::of(&agent, health.subscribe())));
+    tokio::spawn(rest::serve(doors.listener, Rest::of(&agent, health.subscribe())));
     let link = Link {
         client,
         identity,
@@ -465,12 +465,6 @@ fn watch_vitals(
         room: room.clone(),
     };
     tokio::spawn(vitals.run());
-}
-
-async fn answer_balancers(listener: TcpListener, rest: Rest) {
-    if let Err(error) = axum::serve(listener, rest::router(rest)).await {
-        tracing::error!("the REST interface has ended: {error}");
-    }
 }
 
 async fn end_when_reached(

@@ -12,7 +12,8 @@ use postgres::session::Session;
 use shared::lsn::Lsn;
 use tokio::task::JoinHandle;
 
-/// A stream that is about to begin needs no questions.
+/// A stream that is about to begin needs no questions, and neither does one that has held for so long: an
+/// upstream that lacks what comes next lets a stream begin, and ends it with its first message.
 const PATIENCE_MS: u64 = 1000;
 
 /// What has been asked of an upstream from which nothing comes.
@@ -21,12 +22,26 @@ pub struct Question {
     upstream: Upstream,
     end: Lsn,
     since: Millis,
+    /// Since when a stream has been seen again.
+    streams_since: Option<Millis>,
     task: Option<JoinHandle<Option<Answer>>>,
     answer: Answer,
 }
 
 /// What it has not got.
 type Answer = Option<Lack>;
+
+impl Question {
+    fn new(upstream: Upstream, end: Lsn, since: Millis) -> Self {
+        Self { upstream, end, since, streams_since: None, task: None, answer: None }
+    }
+
+    /// What is left of it once a stream is seen: nothing, if that holds.
+    fn beside_a_stream(mut self, now: Millis) -> Option<Self> {
+        let since = *self.streams_since.get_or_insert(now);
+        (now.since(since) < PATIENCE_MS).then_some(self)
+    }
+}
 
 impl Drop for Question {
     fn drop(&mut self) {
@@ -39,19 +54,21 @@ impl Drop for Question {
 impl Node {
     /// What the upstream is known to have not got.
     pub async fn upstream_lacks(&mut self, file: &File, server: Option<&Server>) -> Option<Lack> {
-        let waiting = server.filter(|server| server.in_recovery && !server.streaming);
-        let (Some(upstream), Some(end)) = (&file.upstream, waiting.and_then(|s| s.end)) else {
+        let standby = server.filter(|server| server.in_recovery);
+        let end = standby.and_then(|server| server.end);
+        let (Some(upstream), Some(server), Some(end)) = (&file.upstream, standby, end) else {
             self.seen.question = None;
             return None;
         };
         let now = clock::now();
         let same = |q: &Question| q.upstream == *upstream && q.end == end;
-        let mut question = match self.seen.question.take().filter(same) {
-            Some(question) => question,
-            None => {
-                Question { upstream: upstream.clone(), end, since: now, task: None, answer: None }
-            }
-        };
+        let before = self.seen.question.take().filter(same);
+        if server.streaming {
+            self.seen.question = before.and_then(|question| question.beside_a_stream(now));
+            return None;
+        }
+        let mut question = before.unwrap_or_else(|| Question::new(upstream.clone(), end, now));
+        question.streams_since = None;
         if let Some(task) = question.task.take_if(|task| task.is_finished()) {
             // No answer is no reason for anything.
             question.answer = task.await.ok().flatten().flatten();
@@ -89,5 +106,21 @@ impl Node {
                 None => Some(Lack::Slot),
             })
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::ids::NodeId;
+
+    #[test]
+    fn only_a_stream_that_holds_makes_questions_needless() {
+        let at = |ms| Millis(ms);
+        let asked = Question::new(Upstream::Fetch { node: NodeId(1) }, Lsn(7), at(0));
+        let asked = asked.beside_a_stream(at(500)).unwrap();
+        let asked = asked.beside_a_stream(at(1400)).unwrap();
+        assert_eq!(asked.since, at(0), "its patience goes on");
+        assert!(asked.beside_a_stream(at(1500)).is_none());
     }
 }

@@ -125,6 +125,18 @@ pub(crate) fn children_of(parent: i32) -> Vec<i32> {
     living(|stat| stat.parent == parent)
 }
 
+/// The living children of a process, their children, and so on; parents come first.
+pub fn descendants_of(ancestor: i32) -> Vec<i32> {
+    let mut found = children_of(ancestor);
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        let more = children_of(*parent);
+        found.extend(more);
+        next += 1;
+    }
+    found
+}
+
 /// The living processes of a process group.
 pub(crate) fn members_of(group: i32) -> Vec<i32> {
     living(|stat| stat.group == group)

@@ -23,7 +23,7 @@ use crate::ids::{
     TimelineId,
 };
 use crate::lsn::Lsn;
-use crate::report::{Lease, StepView};
+use crate::report::{ArchiveWork, Lease, StepView};
 use crate::state::NodeState;
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +205,39 @@ pub struct NodeStatus {
     pub keeper_version: Option<String>,
     /// The step under way.
     pub step: Option<StepView>,
+    /// How far its archive is; `None` where it has none.
+    #[serde(default)]
+    pub archive: Option<ArchiveStatus>,
     /// Things a person should know.
     pub warnings: Vec<String>,
+}
+
+/// How far the archive of a node is, as its keeper last said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// The timeline of the last segment that is known there to be stored.
+    pub timeline: Option<TimelineId>,
+    /// Where that segment ends.
+    pub lsn: Option<Lsn>,
+    /// How much of the node's log comes after it; up to a segment is no more than what is not full yet.
+    pub behind_bytes: Option<u64>,
+    /// Files of `pg_wal` that wait: to be stored, or on a standby to be known as stored.
+    pub waiting_files: u64,
+    /// Since when the oldest of them does.
+    pub waiting_since: Option<Timestamp>,
+    /// The newest epoch of which this node has taken the backup after the promotion.
+    pub backed_up_epoch: Option<Epoch>,
+    /// What fails, and is tried again; empty where all is well.
+    pub failing: Vec<ArchiveFailing>,
+}
+
+/// Something about an archive that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveFailing {
+    /// What.
+    pub work: ArchiveWork,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// What was said last.
+    pub error: String,
 }

@@ -120,6 +120,33 @@ pub struct ArchiveView {
     pub waiting: u64,
     /// For how long the oldest of them does.
     pub oldest_ms: Option<u64>,
+    /// The newest epoch of which this node has taken the backup after the promotion; 0: none.
+    pub backed_up: Epoch,
+    /// What fails.
+    pub failing: Vec<ArchiveFailure>,
+}
+
+/// Something about an archive that fails, and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArchiveFailure {
+    /// What.
+    pub work: ArchiveWork,
+    /// Since it failed first.
+    pub ms: u64,
+    /// What was said last.
+    pub error: String,
+}
+
+/// What is done with an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveWork {
+    /// A file is stored.
+    Push,
+    /// A file is fetched.
+    Get,
+    /// The backup after a promotion is taken.
+    Backup,
 }
 
 /// What a keeper has persisted of its group: from the offers of all of them a monitor that has lost its

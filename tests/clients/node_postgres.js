@@ -17,13 +17,14 @@ function say(began, number, outcome, why = '') {
   process.stdout.write(`${began} ${now()} ${number} ${outcome} ${line}\n`)
 }
 
-// Connects to the first server that is what is wanted.
+// Connects to the first server that is what is wanted. That is tried first the next time, and last when it has been
+// lost, so that a host that is gone holds nobody up.
 async function connect(uris, wanted) {
   let last = new Error('no URI')
-  for (const connectionString of uris) {
+  for (const [index, connectionString] of uris.entries()) {
     // Neither limit can stand in the URI. Node.js cannot set TCP_USER_TIMEOUT, so a host that is gone while
     // an answer is awaited is noticed by the second only.
-    const limits = { connectionTimeoutMillis: 2000, query_timeout: 5000, keepAlive: true }
+    const limits = { connectionTimeoutMillis: 2000, query_timeout: 4000, keepAlive: true }
     const client = new Client({ connectionString, ...limits })
     client.lost = false
     // Without a listener, a connection that is lost while idle ends the program.
@@ -31,7 +32,10 @@ async function connect(uris, wanted) {
     try {
       await client.connect()
       const { rows } = await client.query(WHERE)
-      if (rows[0].server === wanted) return client
+      if (rows[0].server === wanted) {
+        rotate(uris, index)
+        return client
+      }
       last = new Error(`${rows[0].server} at ${client.host}:${client.port}`)
     } catch (error) {
       last = error
@@ -39,6 +43,10 @@ async function connect(uris, wanted) {
     giveUp(client)
   }
   throw last
+}
+
+function rotate(list, count) {
+  list.push(...list.splice(0, count))
 }
 
 // Does not wait: a server that is gone does not say goodbye.
@@ -55,6 +63,7 @@ async function write(uris) {
     await moment()
     const began = now()
     if (client === null || client.lost) {
+      if (client !== null) rotate(uris, 1)
       try {
         client = await connect(uris, 'primary')
         client.on('notice', (notice) => {
@@ -76,6 +85,7 @@ async function write(uris) {
       say(began, number, error.severity === 'ERROR' ? 'refused' : 'unknown', error.message)
       giveUp(client)
       client = null
+      rotate(uris, 1)
     }
   }
   process.exit(0)

@@ -10,12 +10,13 @@
 pub mod account;
 mod program;
 
+use crate::harness::certificates::{Certificate, text};
 use crate::harness::wait::{DEADLINE, eventually};
 use crate::harness::{Cluster, Node};
 use account::{Account, Rows, now};
 use anyhow::{Context as _, Result, ensure};
 use program::Running;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// No key: a row that is there twice shall be seen. Who took it tells one primary from the next.
@@ -138,7 +139,17 @@ impl Clients {
 
 /// What `pgtandem uri` prints for a client, with further arguments.
 pub async fn uris(cluster: &Cluster, client: Client, further: &[&str]) -> Result<Vec<String>> {
-    let arguments = ["uri", "--user", "postgres", "--client", client.kind()];
+    uris_of(cluster, client, "postgres", further).await
+}
+
+/// The same for another user.
+pub async fn uris_of(
+    cluster: &Cluster,
+    client: Client,
+    user: &str,
+    further: &[&str],
+) -> Result<Vec<String>> {
+    let arguments = ["uri", "--user", user, "--client", client.kind()];
     let arguments = [&arguments[..], further].concat();
     let answer = cluster.pgtandem(&arguments).await?;
     ensure!(answer.code == 0, "pgtandem {arguments:?}: {answer:?}");
@@ -148,11 +159,62 @@ pub async fn uris(cluster: &Cluster, client: Client, further: &[&str]) -> Result
 
 /// Lets a client connect by these URIs; what it finds there: `primary` or `standby`.
 pub async fn finds(client: Client, uris: &[String]) -> Result<String> {
+    finds_with(client, uris, &[]).await
+}
+
+async fn finds_with(client: Client, uris: &[String], variables: &[(&str, &str)]) -> Result<String> {
     let mut command = tokio::process::Command::from(client.command("read", uris)?);
-    let output = tokio::time::timeout(DEADLINE, command.kill_on_drop(true).output()).await;
+    command.envs(variables.iter().copied()).kill_on_drop(true);
+    let output = tokio::time::timeout(DEADLINE, command.output()).await;
     let output = output.with_context(|| format!("{} does not end", client.name()))??;
     ensure!(output.status.success(), "{} cannot read: {output:?}", client.name());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whom a client believes that insists on TLS, and what it shows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// The authority.
+    pub root: &'a Path,
+    /// Its own certificate.
+    pub own: Option<&'a Certificate>,
+}
+
+impl Client {
+    /// The strictest mode that fits nodes which are known by their addresses.
+    fn strictest(self) -> &'static str {
+        match self {
+            Self::Psql | Self::Psycopg | Self::Pgbench | Self::Sqlx => "verify-full",
+            // Its connector checks everything.
+            Self::TokioPostgres => "require",
+            // It looks for the name of the host in a certificate, and for `localhost` where there is none.
+            Self::NodePostgres => "verify-ca",
+        }
+    }
+}
+
+/// Lets a client connect by TLS as a user; what it finds there.
+pub async fn finds_by_tls(
+    cluster: &Cluster,
+    client: Client,
+    user: &str,
+    tls: Tls<'_>,
+) -> Result<String> {
+    let root = text(tls.root)?;
+    let own = tls.own.map(|own| Ok::<_, anyhow::Error>((text(&own.file)?, text(&own.key)?)));
+    let own = own.transpose()?;
+    let mut arguments = vec!["--sslmode", client.strictest()];
+    let mut variables = Vec::new();
+    if client == Client::TokioPostgres {
+        variables.push(("PGSSLROOTCERT", root));
+        variables
+            .extend(own.iter().flat_map(|(file, key)| [("PGSSLCERT", *file), ("PGSSLKEY", *key)]));
+    } else {
+        arguments.extend(["--sslrootcert", root]);
+        arguments.extend(own.iter().flat_map(|(file, key)| ["--sslcert", *file, "--sslkey", *key]));
+    }
+    let uris = uris_of(cluster, client, user, &arguments).await?;
+    finds_with(client, &uris, &variables).await
 }
 
 /// All rows that are on a node.

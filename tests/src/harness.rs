@@ -4,6 +4,7 @@
 //! tests do not disturb each other; every wait has a deadline and says what it last saw.
 
 pub mod binaries;
+pub mod certificates;
 pub mod clock;
 pub mod cluster;
 pub mod distribution;

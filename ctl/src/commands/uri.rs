@@ -4,16 +4,17 @@
 //! is in docs/clients.md. No password is ever printed: clients have their own ways to it.
 
 mod client;
+mod hosts;
 mod tls;
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
-use client::{Client, Limits};
+use clap::builder::NonEmptyStringValueParser;
+use client::{Client, Limits, Parameter};
+use hosts::hosts;
 use serde_json::json;
-use shared::api::{NodeStatus, Status};
-use shared::state::NodeState;
 use tls::Tls;
 
 /// Prints the connection string with which clients find their server
@@ -38,10 +39,10 @@ pub struct Uri {
 #[derive(Debug, clap::Args)]
 struct Login {
     /// The database
-    #[arg(long, default_value = "postgres")]
+    #[arg(long, default_value = "postgres", value_parser = NonEmptyStringValueParser::new())]
     dbname: String,
     /// The user [default: none, the client's own]
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
 }
 
@@ -50,18 +51,21 @@ struct Login {
 struct Options {
     #[command(flatten)]
     limits: Limits,
+    /// Try the hosts in random order, which libpq can from release 16 on
+    #[arg(long)]
+    load_balance_hosts: bool,
     #[command(flatten)]
     tls: Tls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Role {
-    /// The one that takes writes
+    /// The one that takes writes; `read-write` is the same
     #[value(alias = "read-write")]
     Primary,
     /// The first that answers
     Any,
-    /// A standby, or the primary where there is none
+    /// A standby, or the primary where there is none; `prefer-standby` is the same
     #[value(alias = "prefer-standby")]
     Standby,
     /// The monitor's own URLs
@@ -106,9 +110,12 @@ impl Uri {
                 vec![urls.join(",")]
             }
             Some(server) => {
-                let parameters = self.client.parameters(server, &self.options)?;
+                self.client.check(&self.login, &self.options)?;
                 let status = monitors.status(&context.formation, None, 0).await?;
-                render(&nodes(&status, server)?, self.client, &self.login, &parameters)
+                let timers = monitors.settings(&context.formation).await?.timers;
+                let parameters = self.client.parameters(server, &self.options, &timers);
+                let hosts = hosts(&status, server, self.client)?;
+                render(hosts, self.client, &self.login, &parameters)
             }
         };
         if context.json {
@@ -125,53 +132,32 @@ impl Uri {
     }
 }
 
-/// The nodes, the one to be tried first in front.
-fn nodes(status: &Status, server: Server) -> Result<Vec<&NodeStatus>, Failure> {
-    let mut nodes: Vec<&NodeStatus> =
-        status.nodes.iter().filter(|node| node.goal_state != NodeState::Dropped).collect();
-    if nodes.is_empty() {
-        let message = format!("formation {} has no nodes to connect to", status.formation);
-        return Err(Failure::new(Exit::Refused, "no_nodes", message));
-    }
-    let is_primary = |node: &NodeStatus| status.primary.as_ref() == Some(&node.name);
-    nodes.sort_by_key(|node| match server {
-        Server::Primary | Server::Any => (!is_primary(node), node.id),
-        Server::Standby => (is_primary(node), node.id),
-    });
-    Ok(nodes)
-}
-
 /// One URI with all hosts, or one for each.
 fn render(
-    nodes: &[&NodeStatus],
+    hosts: Vec<String>,
     client: Client,
     login: &Login,
-    parameters: &[(&str, String)],
+    parameters: &[Parameter],
 ) -> Vec<String> {
     let user = login.user.as_ref().map(|user| format!("{}@", escape(user))).unwrap_or_default();
-    let database = escape(&login.dbname);
+    let database = client.path(&login.dbname);
     let parameters: Vec<_> =
         parameters.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     let question = if parameters.is_empty() { "" } else { "?" };
     let tail = format!("/{database}{question}{}", parameters.join("&"));
-    let mut hosts: Vec<_> = nodes.iter().map(|node| host(&node.host, node.port)).collect();
-    if client.takes_several_hosts() {
-        hosts = vec![hosts.join(",")];
-    }
+    let hosts = if client.takes_several_hosts() { vec![hosts.join(",")] } else { hosts };
     hosts.iter().map(|host| format!("postgres://{user}{host}{tail}")).collect()
-}
-
-fn host(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{}]:{port}", host.replace('%', "%25"))
-    } else {
-        format!("{}:{port}", escape(host))
-    }
 }
 
 /// Percent-encodes all that a URI does not take as it is.
 fn escape(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    escape_but(text, b"")
+}
+
+/// The same, without some characters.
+fn escape_but(text: &str, plain: &[u8]) -> String {
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte);
     let escape = |byte| {
         if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
     };
@@ -182,7 +168,8 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::commands::status::fixture;
-    use clap::Parser as _;
+    use clap::{Parser as _, ValueEnum as _};
+    use shared::settings::Settings;
 
     #[derive(Debug, clap::Parser)]
     struct Command {
@@ -195,8 +182,11 @@ mod tests {
         let words = ["uri"].into_iter().chain(line.split_whitespace());
         let uri = Command::try_parse_from(words).unwrap().uri;
         let server = uri.role.server().unwrap();
-        let parameters = uri.client.parameters(server, &uri.options)?;
-        Ok(render(&nodes(&fixture::status(), server)?, uri.client, &uri.login, &parameters))
+        uri.client.check(&uri.login, &uri.options)?;
+        let timers = Settings::default().timers();
+        let parameters = uri.client.parameters(server, &uri.options, &timers);
+        let hosts = hosts(&fixture::status(), server, uri.client)?;
+        Ok(render(hosts, uri.client, &uri.login, &parameters))
     }
 
     fn refusal(line: &str) -> String {
@@ -210,8 +200,8 @@ mod tests {
         assert_eq!(
             uris("--dbname app").unwrap(),
             ["postgres://10.0.0.2:5432,10.0.0.1:5432,[fd00::3]:5433/app\
-             ?target_session_attrs=read-write&connect_timeout=2&tcp_user_timeout=5000\
-             &keepalives_idle=2&keepalives_interval=1&keepalives_count=3"]
+             ?target_session_attrs=read-write&connect_timeout=2&tcp_user_timeout=4000\
+             &keepalives_idle=1&keepalives_interval=1&keepalives_count=3"]
         );
     }
 
@@ -223,7 +213,7 @@ mod tests {
         let standby = uris(&format!("--role prefer-standby --user o'neil@x {plain}")).unwrap();
         assert_eq!(
             standby,
-            ["postgres://o%27neil%40x@10.0.0.1:5432,[fd00::3]:5433,10.0.0.2:5432/postgres\
+            ["postgres://o%27neil%40x@10.0.0.1:5432,10.0.0.2:5432,[fd00::3]:5433/postgres\
              ?target_session_attrs=prefer-standby"]
         );
         assert_eq!(uris("--role read-write").unwrap(), uris("--role primary").unwrap());
@@ -245,12 +235,52 @@ mod tests {
     fn tokio_postgres_has_other_units() {
         let uri = uris("--client tokio-postgres --role standby --sslmode require").unwrap();
         let uri = uri.concat();
-        let end = "?target_session_attrs=read-only&connect_timeout=2&tcp_user_timeout=5\
-                   &keepalives_idle=2&keepalives_interval=1&keepalives_retries=3&sslmode=require";
+        let end = "?target_session_attrs=read-only&connect_timeout=2&tcp_user_timeout=4\
+                   &keepalives_idle=1&keepalives_interval=1&keepalives_retries=3&sslmode=require";
         assert!(uri.ends_with(end), "{uri}");
         let config: tokio_postgres::Config = uri.parse().unwrap();
         assert_eq!(config.get_hosts().len(), 3);
-        assert_eq!(config.get_tcp_user_timeout().map(std::time::Duration::as_secs), Some(5));
+        assert_eq!(config.get_tcp_user_timeout().map(std::time::Duration::as_secs), Some(4));
+    }
+
+    #[test]
+    fn hosts_in_random_order() {
+        for client in ["libpq", "tokio-postgres"] {
+            let uri = uris(&format!("--client {client} --load-balance-hosts")).unwrap().concat();
+            assert!(uri.contains("&load_balance_hosts=random"), "{uri}");
+        }
+        let uri = uris("--client tokio-postgres --load-balance-hosts").unwrap().concat();
+        assert!(uri.parse::<tokio_postgres::Config>().is_ok(), "{uri}");
+    }
+
+    /// node-postgres decodes less of a path than it should.
+    #[test]
+    fn names_of_databases() {
+        let path = |client: &str, name: &str| {
+            let client = Client::from_str(client, false).unwrap();
+            client.path(name)
+        };
+        for client in ["libpq", "tokio-postgres", "sqlx"] {
+            assert_eq!(path(client, "a&b/c ö"), "a%26b%2Fc%20%C3%B6");
+        }
+        assert_eq!(path("node-postgres", "a;:@&=+$,b % ö"), "a;:@&=+$,b%20%25%20%C3%B6");
+    }
+
+    /// The limit follows from the time after which a silent node is replaced.
+    #[test]
+    fn a_silent_server_is_given_up_when_another_is_there() {
+        let limit = |node_timeout_ms| {
+            let timers = Settings { node_timeout_ms, ..Settings::default() }.timers();
+            let parameters = Client::Libpq.parameters(Server::Any, &Options::default(), &timers);
+            let value =
+                |wanted| parameters.iter().find(|(key, _)| *key == wanted).unwrap().1.clone();
+            (value("tcp_user_timeout"), value("keepalives_idle"), value("keepalives_interval"))
+        };
+        let strings = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(limit(1000), strings("2000", "1", "1"));
+        assert_eq!(limit(3000), strings("4000", "1", "1"));
+        assert_eq!(limit(3001), strings("5000", "2", "1"));
+        assert_eq!(limit(10_000), strings("11000", "5", "2"));
     }
 
     #[test]
@@ -277,21 +307,25 @@ mod tests {
             ("--client node-postgres --sslmode verify-ca", "--sslrootcert"),
             ("--client sqlx --sslrootcert system", "system"),
             ("--sslrootcert system --sslmode require", "verify-full"),
-            ("--sslrootcert root.crt", "absolute"),
+            ("--sslmode verify-ca --sslrootcert root.crt", "absolute"),
+            ("--sslrootcert /root.crt", "verify-full"),
+            ("--sslmode prefer --sslrootcert /root.crt", "no certificate is checked"),
+            ("--client sqlx --sslmode require --sslrootcert /root.crt", "checks nothing"),
+            ("--client sqlx --sslcert /c.pem", "together"),
+            ("--client node-postgres --sslkey /k.pem", "together"),
             ("--sslmode disable --sslcert /c.pem", "--sslmode disable"),
+            ("--client sqlx --load-balance-hosts", "one host"),
+            ("--client node-postgres --dbname a/b", "'/'"),
+            ("--client node-postgres --dbname a?b", "'?'"),
+            ("--client sqlx --dbname ..", "'..'"),
+            ("--client node-postgres --dbname .", "'.'"),
         ] {
             let message = refusal(line);
             assert!(message.contains(wanted), "{line}: {message}");
         }
         assert!(Command::try_parse_from(["uri", "--sslmode", "on"]).is_err());
         assert!(Command::try_parse_from(["uri", "--tcp-timeout", "9999"]).is_err());
-    }
-
-    #[test]
-    fn no_nodes_no_uri() {
-        let mut status = fixture::status();
-        status.nodes.clear();
-        let error = nodes(&status, Server::Any).unwrap_err().to_api_error();
-        assert_eq!((error.code, error.reason.as_str()), (3, "no_nodes"));
+        assert!(Command::try_parse_from(["uri", "--dbname", ""]).is_err());
+        assert!(Command::try_parse_from(["uri", "--user", ""]).is_err());
     }
 }

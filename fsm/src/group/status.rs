@@ -8,9 +8,9 @@ use super::pgsettings;
 use super::record::{Node, Phase, Record};
 use super::sync::{replica, streams};
 use super::view::{Evidence, View};
-use crate::Now;
+use crate::{Millis, Now};
 use shared::Timestamp;
-use shared::api::{NodeStatus, OperationStatus, Status, SyncStatus};
+use shared::api::{ArchiveFailing, ArchiveStatus, NodeStatus, OperationStatus, Status, SyncStatus};
 use shared::goal::Goal;
 use shared::ids::NodeId;
 use shared::lsn::Lsn;
@@ -165,6 +165,7 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
         pg_version: postgres.version,
         keeper_version: report.map(|report| report.keeper_version.clone()),
         step: report.and_then(|report| report.step.clone()),
+        archive: report.and_then(|report| archive_status(report, now, evidence.reported_at)),
         warnings: report
             .map(|report| {
                 let mut warnings = node_warnings(report, &verdict);
@@ -173,6 +174,27 @@ fn node_status(record: &Record, view: &View, now: Now, id: NodeId, node: &Node) 
             })
             .unwrap_or_default(),
     }
+}
+
+fn archive_status(report: &Report, now: Now, reported_at: Millis) -> Option<ArchiveStatus> {
+    let archive = report.archive.as_ref()?;
+    let since = |ms: u64| ago(now, ms.saturating_add(now.mono.since(reported_at)));
+    let failing = archive.failing.iter().map(|it| ArchiveFailing {
+        work: it.work,
+        since: since(it.ms),
+        error: it.error.clone(),
+    });
+    let last = archive.archived.segment;
+    let own = report.postgres.lsn;
+    Some(ArchiveStatus {
+        timeline: last.map(|last| last.timeline),
+        lsn: last.map(|last| last.end),
+        behind_bytes: last.zip(own).map(|(last, own)| own.bytes_since(last.end)),
+        waiting_files: archive.waiting,
+        waiting_since: archive.oldest_ms.and_then(since),
+        backed_up_epoch: Some(archive.backed_up).filter(|epoch| epoch.0 > 0),
+        failing: failing.collect(),
+    })
 }
 
 fn role(in_recovery: Option<bool>) -> &'static str {

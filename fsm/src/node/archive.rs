@@ -147,10 +147,8 @@ pub fn may_push(scene: &Scene<'_>, file: WalFile) -> Push {
     match file {
         WalFile::Segment(stretch) => match standing(scene, stretch.timeline, stretch.end) {
             Standing::Ours => store_if_held(scene, stretch.end),
-            Standing::Before if is_own(scene, stretch.timeline, Some(stretch.end)) => {
-                store_if_held(scene, stretch.end)
-            }
-            Standing::Before | Standing::Beyond | Standing::Unknown => Push::Forget(BEYOND),
+            Standing::Before => older(scene, stretch.timeline, Some(stretch.end)),
+            Standing::Beyond | Standing::Unknown => Push::Forget(BEYOND),
         },
         WalFile::Partial(stretch) => match end_of(scene, stretch.timeline) {
             Some(end) if stretch.start < end && end <= stretch.end => store_if_held(scene, end),
@@ -162,9 +160,24 @@ pub fn may_push(scene: &Scene<'_>, file: WalFile) -> Push {
         },
         WalFile::History(timeline) => match standing(scene, timeline, Lsn(0)) {
             Standing::Ours => Push::Store,
-            Standing::Before if is_own(scene, timeline, None) => Push::Store,
-            Standing::Before | Standing::Beyond | Standing::Unknown => Push::Forget(BEYOND),
+            Standing::Before => older(scene, timeline, None),
+            Standing::Beyond | Standing::Unknown => Push::Forget(BEYOND),
         },
+    }
+}
+
+/// What is of a timeline that is older than the group. A server that has not answered lately has said nothing
+/// against it.
+fn older(scene: &Scene<'_>, timeline: TimelineId, end: Option<Lsn>) -> Push {
+    let Some(history) = scene.history else {
+        return Push::Keep("the server has not said what its history is");
+    };
+    let passed = history.ancestors.iter().find(|segment| segment.timeline == timeline);
+    match (passed, end) {
+        (Some(segment), Some(end)) if end > segment.end => Push::Forget(BEYOND),
+        (Some(_), Some(end)) => store_if_held(scene, end),
+        (Some(_), None) => Push::Store,
+        (None, _) => Push::Forget(BEYOND),
     }
 }
 
@@ -217,6 +230,20 @@ pub fn may_get(scene: &Scene<'_>, file: WalFile) -> Get {
     match standing_in(lineage, epoch, timeline, end) {
         Standing::Ours | Standing::Before => Get::Fetch,
         Standing::Beyond | Standing::Unknown => Get::Absent(BEYOND),
+    }
+}
+
+/// Whether a fresh copy needs this file, which its primary keeps because it is not stored yet: the copy may have
+/// to store it, should the primary die before. From `redo` on, where its own log begins, it has everything, or
+/// will stream it. `history`: the primary's.
+pub fn is_wanting(file: WalFile, history: &History, redo: Lsn) -> bool {
+    match file {
+        WalFile::Segment(it) => it.end <= redo && history.timeline_at(it.end) == it.timeline,
+        WalFile::History(timeline) => {
+            history.timeline == timeline
+                || history.ancestors.iter().any(|passed| passed.timeline == timeline)
+        }
+        WalFile::Partial(_) | WalFile::Backup(_) => false,
     }
 }
 
@@ -307,13 +334,6 @@ fn end_of(scene: &Scene<'_>, timeline: TimelineId) -> Option<Lsn> {
     let assignment = &scene.persisted.assignment;
     let way = way(&assignment.lineage, assignment.epoch);
     way.into_iter().find(|(passed, _)| *passed == timeline)?.1
-}
-
-/// Whether the running primary's own history, which is older than the group's, goes through it.
-fn is_own(scene: &Scene<'_>, timeline: TimelineId, end: Option<Lsn>) -> bool {
-    let Some(history) = scene.history else { return false };
-    let passed = history.ancestors.iter().find(|segment| segment.timeline == timeline);
-    passed.is_some_and(|segment| end.is_none_or(|end| end <= segment.end))
 }
 
 /// Whether a segment is stored: PostgreSQL archives in the order of the log.

@@ -6,7 +6,7 @@ use shared::goal::Order;
 use shared::ids::NodeId;
 use shared::report::Lease;
 use shared::spec::Spec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// This part of a lease is enough for an answer of the monitor, or of a standby.
 const MOMENT: u64 = 4;
@@ -108,6 +108,25 @@ impl Tenure {
     /// Whether the standbys prove now that nobody else can have been elected.
     pub fn is_proven(&self, in_force: Option<&Spec>, lease_ms: u64, now: Millis) -> bool {
         now < self.proof_until(in_force, lease_ms)
+    }
+
+    /// Whether clients may be sent to a primary that these standbys stream from now. A lease that the monitor
+    /// granted is enough. Without one, a reply of a standby that has just left is a proof for the rest of a
+    /// lease still, and long enough for it to have been sealed and for another to be promoted.
+    pub fn is_backed(
+        &self,
+        in_force: Option<&Spec>,
+        streaming: &BTreeSet<NodeId>,
+        now: Millis,
+    ) -> bool {
+        let is_granted = match self.granted {
+            Some((_, Granted::Unlimited)) => true,
+            Some((_, Granted::Until(until))) => now < until,
+            None => false,
+        };
+        is_granted
+            || in_force
+                .is_none_or(|spec| spec.standbys.intersection(streaming).count() >= spec.required)
     }
 
     /// `required` members have replied no longer ago than a lease: one of them would have to be
@@ -219,6 +238,25 @@ mod tests {
         assert_eq!(tenure.fence_at(None, 2000, woke), Some(Millis(2900)));
         tenure.grant(Some(Lease::Unlimited), order(1), Millis(1000));
         assert_eq!(tenure.fence_at(Some(&spec(1)), 2000, woke), None);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_primary_whose_standbys_have_left() {
+        let mut tenure = Tenure::default();
+        let backed = |tenure: &Tenure, standbys: &[u64], now| {
+            let streaming = standbys.iter().map(|id| NodeId(*id)).collect();
+            tenure.is_backed(Some(&spec(1)), &streaming, Millis(now))
+        };
+        for stamp in 1..3 {
+            tenure.saw_reply(NodeId(2), stamp, Millis(1000));
+        }
+        assert_eq!(tenure.until(Some(&spec(1)), 2000), Some(Millis(3000)));
+        assert!(backed(&tenure, &[2], 1001) && backed(&tenure, &[3], 1001));
+        assert!(!backed(&tenure, &[], 1001) && !backed(&tenure, &[4], 1001));
+        tenure.grant(Some(Lease::For { ms: 500 }), order(1), Millis(1000));
+        assert!(backed(&tenure, &[], 1499) && !backed(&tenure, &[], 1500));
+        tenure.grant(Some(Lease::Unlimited), order(1), Millis(1000));
+        assert!(backed(&tenure, &[], 9000));
     }
 
     #[test]

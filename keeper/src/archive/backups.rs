@@ -4,24 +4,23 @@
 //! that the control file names the old timeline, and pgBackRest refuses (docs/archiving.md). One that fails
 //! is taken again, after longer and longer waits; one that the node may no longer take is given up.
 
+use super::condition::Failure;
 use super::gate::{Facts, Gate, passfile, server};
-use super::{Call, queue};
+use super::{Call, engine, queue};
 use fsm::node::archive::is_confirmed_primary;
-use postgres::run::last_lines;
+use postgres::transfer::{Transfer, TransferError};
 use shared::history::{History, Lineage};
 use shared::ids::{Epoch, TimelineId};
 use std::io;
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two attempts, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(10));
-/// How much of what a failed backup says is kept, in lines.
-const KEPT_LINES: usize = 5;
 
 /// Takes backups for ever; `password` is that of the keeper's role.
-pub async fn run(gate: Arc<Gate>, password: Option<String>) {
+pub async fn take(gate: Arc<Gate>, password: Option<String>) {
     let mut facts = gate.facts.clone();
     loop {
         let due = {
@@ -90,11 +89,12 @@ async fn insist(gate: &Gate, epoch: Epoch, password: Option<&str>) {
                 let text = format!(
                     "there is no backup since the promotion to epoch {epoch}, it is tried again: {why}"
                 );
-                let known = gate.condition.borrow().backup.as_ref() == Some(&text);
-                if !known {
+                let before = gate.condition.borrow().backup.clone();
+                if before.as_ref().is_none_or(|before| before.error != text) {
                     tracing::warn!("{text}");
                 }
-                gate.condition.send_modify(|condition| condition.backup = Some(text));
+                let failure = Failure::again(before.as_ref(), text);
+                gate.condition.send_modify(|condition| condition.backup = Some(failure));
             }
         }
         tokio::time::sleep(pause).await;
@@ -118,11 +118,11 @@ async fn back_up(gate: &Gate, password: Option<&str>) -> Result<bool, String> {
     let server = server(&gate.instance, &path);
     let prepared = gate.archive.prepare_backup(&server);
     if let Some(prepare) = &prepared {
-        run_call(gate, prepare).await?;
+        run(gate, prepare, "stanza-create").await?;
     }
     leave_signposts(gate).await?;
     let Some(backup) = gate.archive.backup(&server) else { return Ok(false) };
-    run_call(gate, &backup).await?;
+    run(gate, &backup, "the backup").await?;
     Ok(true)
 }
 
@@ -146,11 +146,32 @@ async fn leave_signposts(gate: &Gate) -> Result<(), String> {
     Ok(())
 }
 
+/// Where there is a file of that number already, it is left as it is: it leads on as well. Somebody else has put
+/// it there whose history went another way, before data were given up.
 async fn leave_signpost(gate: &Gate, own: TimelineId, timeline: TimelineId) -> Result<(), String> {
     let own = gate.instance.data_dir.wal_dir().join(history_file(own));
     let name = history_file(timeline);
     let path = gate.state_dir.join(&name);
-    let (to, owner) = (path.clone(), gate.instance.owner.clone());
+    let outcome = store_signpost(gate, &own, timeline, &path).await;
+    // It is made anew for the next attempt.
+    drop(tokio::fs::remove_file(&path).await);
+    outcome
+}
+
+async fn store_signpost(
+    gate: &Gate,
+    own: &Path,
+    timeline: TimelineId,
+    path: &Path,
+) -> Result<(), String> {
+    let name = history_file(timeline);
+    let passfile = passfile(&gate.state_dir);
+    let server = server(&gate.instance, &passfile);
+    let shown = path.display().to_string();
+    if is_there(gate, &gate.archive.get(&server, &name, &shown), &name).await? {
+        return Ok(());
+    }
+    let (own, to, owner) = (own.to_owned(), path.to_owned(), gate.instance.owner.clone());
     let write = move || -> io::Result<()> {
         let text = signpost(&std::fs::read_to_string(own)?, timeline);
         postgres::durable::write(&to, text.as_bytes(), 0o600, &owner).map_err(io::Error::other)?;
@@ -158,13 +179,28 @@ async fn leave_signpost(gate: &Gate, own: TimelineId, timeline: TimelineId) -> R
     };
     let written = tokio::task::spawn_blocking(write).await;
     written.map_err(|e| e.to_string())?.map_err(|e| format!("cannot write {name}: {e}"))?;
-    let passfile = passfile(&gate.state_dir);
-    let server = server(&gate.instance, &passfile);
-    let push = gate.archive.push(&server, &path.display().to_string(), &name);
-    let stored = run_call(gate, &push).await;
-    // It is made anew for the next attempt.
-    drop(tokio::fs::remove_file(&path).await);
-    stored
+    let push = gate.archive.push(&server, &shown, &name);
+    soon(run(gate, &push, &format!("the push of {name}"))).await
+}
+
+/// Whether the archive has it, as `get` of the contract says.
+async fn is_there(gate: &Gate, get: &Call, name: &str) -> Result<bool, String> {
+    let what = format!("the get of {name}");
+    soon(async {
+        match begin(gate, get, &what)?.wait().await {
+            Ok(_) => Ok(true),
+            Err(TransferError::Failed { status, .. }) if status.code() == Some(1) => Ok(false),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
+}
+
+/// A small file takes no longer than [`engine::limit`] says.
+async fn soon<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let limit = engine::limit(0);
+    let ended = tokio::time::timeout(limit, work).await;
+    ended.unwrap_or_else(|_| Err(format!("the archive has not answered for {} s", limit.as_secs())))
 }
 
 /// The numbers between the group's first timeline and the present one that its history does not go through.
@@ -189,20 +225,19 @@ fn history_file(timeline: TimelineId) -> String {
     format!("{:08X}.history", timeline.0)
 }
 
-/// Runs it to its end, however long that takes; it ends with this future.
-async fn run_call(gate: &Gate, call: &Call) -> Result<(), String> {
+/// Runs it to its end, however long that takes; it ends with this future. A command is not shown: it may have a
+/// password in it.
+async fn run(gate: &Gate, call: &Call, what: &str) -> Result<(), String> {
+    let ended = begin(gate, call, what)?.wait().await;
+    ended.map(drop).map_err(|error| error.to_string())
+}
+
+fn begin(gate: &Gate, call: &Call, what: &str) -> Result<Transfer, String> {
     let mut command = gate.instance.owner.command(&call.program);
     command.args(&call.arguments).envs(call.environment.iter().cloned());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let failed = |error: io::Error| format!("cannot run {}: {error}", call.program);
-    let output = command.spawn().map_err(failed)?.wait_with_output().await.map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    let said = last_lines(&String::from_utf8_lossy(said), KEPT_LINES);
-    let what = call.arguments.last().map(String::as_str).unwrap_or_default();
-    Err(format!("{} {what} failed ({}): {said}", call.program, output.status))
+    command.current_dir(gate.instance.data_dir.path());
+    let begun = Transfer::start(command, what, |_| None);
+    begun.map_err(|error| format!("{error}: there is no {}, or it cannot be run", call.program))
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use super::fetched::Fetched;
 use super::queue::Queue;
+use crate::clock;
 use crate::state::{self, StateError};
+use fsm::Millis;
 use fsm::node::archive::is_late;
 use postgres::owner::Owner;
 use serde::{Deserialize, Serialize};
 use shared::ids::Epoch;
-use shared::report::{ArchiveView, Archived, ArchivedUpTo};
+use shared::report::{ArchiveFailure, ArchiveView, ArchiveWork, Archived, ArchivedUpTo};
 use std::path::Path;
 
 /// What is known of the archive, within the state directory.
@@ -33,25 +35,56 @@ pub struct Condition {
     /// What waits to be archived.
     pub queue: Queue,
     /// Why the last file was not stored.
-    pub push: Option<String>,
+    pub push: Option<Failure>,
     /// Why the last file was not delivered.
-    pub get: Option<String>,
+    pub get: Option<Failure>,
     /// Why there is no backup since the promotion.
-    pub backup: Option<String>,
+    pub backup: Option<Failure>,
     /// What can be in no archive any more.
     pub gap: Option<String>,
     /// What has come from it.
     pub fetched: Fetched,
 }
 
+/// Something that fails and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Since when.
+    pub since: Millis,
+    /// Why, last.
+    pub error: String,
+}
+
+impl Failure {
+    /// It has failed, for the first time or again.
+    pub(super) fn again(before: Option<&Self>, error: String) -> Self {
+        Self { since: before.map_or_else(clock::now, |before| before.since), error }
+    }
+}
+
 impl Condition {
+    fn failures(&self) -> [(ArchiveWork, Option<&Failure>); 3] {
+        [
+            (ArchiveWork::Push, self.push.as_ref()),
+            (ArchiveWork::Get, self.get.as_ref()),
+            (ArchiveWork::Backup, self.backup.as_ref()),
+        ]
+    }
+
     /// For the report.
     pub fn view(&self) -> ArchiveView {
+        let now = clock::now();
         let oldest_ms = self.queue.oldest.map(|age| age.as_millis());
+        let failing = self.failures().into_iter().filter_map(|(work, failure)| {
+            let Failure { since, error } = failure?;
+            Some(ArchiveFailure { work, ms: now.since(*since), error: error.clone() })
+        });
         ArchiveView {
             archived: self.known.archived,
             waiting: self.queue.waiting,
             oldest_ms: oldest_ms.and_then(|ms| u64::try_from(ms).ok()),
+            backed_up: self.known.backed_up,
+            failing: failing.collect(),
         }
     }
 
@@ -65,8 +98,9 @@ impl Condition {
                 view.oldest_ms.unwrap_or_default() / 1000
             )
         });
-        let all = [&self.push, &self.get, &self.backup, &self.gap, &late];
-        all.into_iter().flatten().cloned().collect()
+        let failures = self.failures().into_iter().filter_map(|(_, failure)| failure);
+        let failures = failures.map(|failure| failure.error.clone());
+        failures.chain(self.gap.clone()).chain(late).collect()
     }
 }
 

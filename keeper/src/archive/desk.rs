@@ -64,7 +64,7 @@ impl Opened {
         });
         let password = node.state.passwords.as_ref().map(|all| all.keeper.clone());
         tokio::spawn(Arc::clone(&gate).run(self.listener));
-        tokio::spawn(backups::run(gate, password));
+        tokio::spawn(backups::take(gate, password));
         Desk { facts, condition: seen, asked: None }
     }
 }
@@ -111,6 +111,7 @@ fn facts(node: &Node, look: &Look, in_force: Option<Spec>) -> Option<Facts> {
         checkpointed: look.view.checkpointed,
         segment_size,
         rebuilding: node.state.rebuilding || node.job.is_some(),
+        restores: look.view.file.restore || node.job.is_some(),
     })
 }
 

@@ -4,7 +4,7 @@
 //! What must hold: nothing but `fsm::node::archive` says yes, and only while somebody waits for it; what is
 //! said to be stored has been stored by the engine, or another keeper has said so.
 
-use super::condition::{self, Condition, Known, newest};
+use super::condition::{self, Condition, Failure, Known, newest};
 use super::queue;
 use super::talk::{HOLD, LINE_LIMIT, Outcome, Question, Reply, Verb, socket};
 use super::{Archive, Server};
@@ -61,6 +61,8 @@ pub struct Facts {
     pub segment_size: u64,
     /// A rewind or a copy is under way.
     pub rebuilding: bool,
+    /// The server is told to fetch what it lacks.
+    pub restores: bool,
 }
 
 /// The gate.
@@ -214,13 +216,13 @@ impl Gate {
         let scene = self.scene(&facts, stopping, question.bytes == 0);
         match question.verb {
             Verb::Push => match may_push(&scene, file) {
-                Push::Store => (self.to_run(question), true),
+                Push::Store => (self.to_run(question, &facts), true),
                 Push::Forget(why) => (Reply::Done { why: why.to_owned() }, true),
                 Push::Keep(why) => (no(why), false),
                 Push::Leave => (Reply::Leave, true),
             },
             Verb::Get => match may_get(&scene, file) {
-                Get::Fetch => (self.to_run(question), true),
+                Get::Fetch => (self.to_run(question, &facts), true),
                 Get::Absent(why) => (no(why), true),
             },
         }
@@ -257,14 +259,15 @@ impl Gate {
         }
     }
 
-    fn to_run(&self, question: &Question) -> Reply {
+    fn to_run(&self, question: &Question, facts: &Facts) -> Reply {
+        let bytes = is_segment(&question.file).then_some(facts.segment_size);
         let passfile = passfile(&self.state_dir);
         let server = server(&self.instance, &passfile);
         let call = match question.verb {
             Verb::Push => self.archive.push(&server, &question.path, &question.file),
             Verb::Get => self.archive.get(&server, &question.file, &question.path),
         };
-        Reply::Run { call }
+        Reply::Run { call, bytes }
     }
 
     /// A no is the answer; a yes is one only when the engine has ended.
@@ -275,6 +278,11 @@ impl Gate {
             }
             Reply::No { .. } => self.note_fetched(question, Some(1)),
             Reply::Run { .. } | Reply::Done { .. } | Reply::Leave => {}
+        }
+        let tries = matches!(reply, Reply::Run { .. });
+        if question.verb == Verb::Push && !tries && self.condition.borrow().push.is_some() {
+            // Of a primary that was one: it is somebody else's now.
+            self.condition.send_modify(|condition| condition.push = None);
         }
     }
 
@@ -292,11 +300,7 @@ impl Gate {
     async fn take(&self, question: &Question, outcome: &Outcome) {
         self.note_fetched(question, outcome.code);
         let absent = question.verb == Verb::Get && outcome.code == Some(1);
-        let trouble = (outcome.code != Some(0) && !absent).then(|| {
-            let how = outcome.code.map_or("ended".to_owned(), |code| format!("exit code {code}"));
-            let (what, file) = (question.verb.word(), &question.file);
-            format!("{what} {file} failed ({how}): {}", outcome.said)
-        });
+        let trouble = (outcome.code != Some(0) && !absent).then(|| outcome.trouble(question));
         let is_well = trouble.is_none();
         self.condition.send_modify(|condition| {
             let place = match question.verb {
@@ -308,7 +312,7 @@ impl Gate {
                 (None, true) => tracing::info!("{} works again", question.verb.word()),
                 (Some(_), true) | (None, false) => {}
             }
-            *place = trouble;
+            *place = trouble.map(|error| Failure::again(place.as_ref(), error));
         });
         if is_well && question.verb == Verb::Push {
             self.note_stored(question).await;
@@ -385,10 +389,16 @@ impl Gate {
             let found = tokio::task::spawn_blocking(move || queue::look(&dir)).await;
             // There is no directory before there is a cluster.
             let queue = found.ok().and_then(Result::ok).unwrap_or_default();
+            let restores = self.facts.borrow().as_ref().is_some_and(|facts| facts.restores);
             self.condition.send_if_modified(|condition| {
+                // What was not to be had is not asked for any more.
+                let is_over = condition.get.is_some() && !restores;
+                if is_over {
+                    condition.get = None;
+                }
                 let changed = condition.queue != queue;
                 condition.queue = queue;
-                changed
+                changed || is_over
             });
             tokio::time::sleep(COUNT_AGAIN).await;
         }
@@ -413,7 +423,12 @@ pub fn server<'a>(instance: &'a Instance, passfile: &'a Path) -> Server<'a> {
 
 /// Whether this is about a segment that PostgreSQL needs next.
 fn is_fetch(question: &Question) -> bool {
-    question.verb == Verb::Get && !question.file.contains('.')
+    question.verb == Verb::Get && is_segment(&question.file)
+}
+
+/// Of the names that are asked about.
+fn is_segment(file: &str) -> bool {
+    !file.contains('.')
 }
 
 async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {

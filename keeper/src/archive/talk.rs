@@ -61,7 +61,11 @@ pub(crate) struct Question {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Reply {
     /// Run this, and say how it ended.
-    Run { call: Call },
+    Run {
+        call: Call,
+        /// How large the file is, where that is known: what is fetched has to be.
+        bytes: Option<u64>,
+    },
     /// Nothing is to be done, and that is well.
     Done { why: String },
     /// Not yet, or not there.
@@ -73,8 +77,19 @@ pub(crate) enum Reply {
 /// How what was run has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// The exit code; `None` where a signal ended it, or it could not be started.
+    /// The exit code; `None` where it did not end by itself, could not be started, or has not done what it
+    /// said.
     pub(crate) code: Option<i32>,
     /// The last it said.
     pub(crate) said: String,
+}
+
+impl Outcome {
+    /// A failure, in a sentence.
+    pub(crate) fn trouble(&self, question: &Question) -> String {
+        let how = self.code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
+        let (what, file) = (question.verb.word(), &question.file);
+        let text = format!("{what} {file} failed{how}: {}", self.said);
+        text.trim_end_matches([':', ' ']).to_owned()
+    }
 }

@@ -7,11 +7,10 @@
 //! Of `wal-get` 1 means that it is not there; a failure is below 126 too, since above it the server
 //! itself would stop, and a standby asks again anyway.
 
-use super::Call;
+use super::engine;
 use super::talk::{LINE_LIMIT, Outcome, PATIENCE, Question, Reply, Verb, socket};
 use crate::cli::failure;
 use clap::Args;
-use postgres::run::last_lines;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::api::ApiError;
@@ -20,7 +19,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 /// PostgreSQL ends its archiver on a code above 125 (`shell_archive.c`): the server that is being stopped
 /// does not wait for it.
@@ -33,8 +32,6 @@ const NO_KEEPER: u8 = 4;
 const FAILED: u8 = 7;
 /// Not in the archive.
 const ABSENT: u8 = 1;
-/// How much of what an engine says is kept, in lines.
-const KEPT_LINES: usize = 5;
 
 /// Store a file.
 #[derive(Debug, Args)]
@@ -77,10 +74,14 @@ pub(crate) fn push(options: &PushOptions) -> Result<ExitCode, ApiError> {
     let question = Question { verb: Verb::Push, file, path: path.to_string(), bytes: found.len() };
     let mut keeper = Keeper::reach(&options.gate.state_dir)?;
     match keeper.ask(&question)? {
-        Reply::Run { call } => match keeper.run(&call) {
-            Outcome { code: Some(0), .. } => Ok(ExitCode::SUCCESS),
-            outcome => Err(failed(&question, &outcome)),
-        },
+        Reply::Run { call, bytes: _ } => {
+            let outcome = engine::run(&call, engine::limit(question.bytes));
+            keeper.tell(&outcome);
+            match outcome.code {
+                Some(0) => Ok(ExitCode::SUCCESS),
+                Some(_) | None => Err(failed(&question, &outcome)),
+            }
+        }
         Reply::Done { .. } => Ok(ExitCode::SUCCESS),
         Reply::No { why } => {
             let text = format!("{} is not archived yet: {why}", question.file);
@@ -103,12 +104,17 @@ pub(crate) fn get(options: &GetOptions) -> Result<ExitCode, ApiError> {
     };
     let mut keeper = Keeper::reach(&options.gate.state_dir)?;
     match keeper.ask(&question)? {
-        Reply::Run { call } => match keeper.run(&call) {
-            Outcome { code: Some(0), .. } => delivered(&options.path, &question.file),
-            // Asked for at the end of all that there is, all the time: no reason for a line in the log.
-            Outcome { code: Some(1), .. } => Ok(ExitCode::from(ABSENT)),
-            outcome => Err(failed(&question, &outcome)),
-        },
+        Reply::Run { call, bytes } => {
+            let outcome = engine::run(&call, engine::limit(bytes.unwrap_or_default()));
+            let outcome = delivered(outcome, &options.path, bytes);
+            keeper.tell(&outcome);
+            match outcome.code {
+                Some(0) => Ok(ExitCode::SUCCESS),
+                // Asked for at the end of all that there is, all the time: no reason for a line in the log.
+                Some(1) => Ok(ExitCode::from(ABSENT)),
+                Some(_) | None => Err(failed(&question, &outcome)),
+            }
+        }
         Reply::No { why } => {
             tracing::debug!("{} is not fetched: {why}", question.file);
             Ok(ExitCode::from(ABSENT))
@@ -117,23 +123,26 @@ pub(crate) fn get(options: &GetOptions) -> Result<ExitCode, ApiError> {
     }
 }
 
-/// An empty file is a placeholder of rule 8, or one that was not written to its end.
-fn delivered(path: &Path, file: &str) -> Result<ExitCode, ApiError> {
+/// What an engine says that it has delivered is looked at. An empty file is a placeholder of rule 8, or one that
+/// was not written to its end; of a segment that is too long PostgreSQL makes an end of the server, and one that
+/// is too short it asks for again and again.
+fn delivered(outcome: Outcome, path: &Path, expected: Option<u64>) -> Outcome {
+    if outcome.code != Some(0) {
+        return outcome;
+    }
     let found = fs::metadata(path).map(|found| found.len()).unwrap_or_default();
-    if found > 0 {
-        return Ok(ExitCode::SUCCESS);
+    if found > 0 && expected.is_none_or(|expected| found == expected) {
+        return outcome;
     }
     // It may not be there at all.
     drop(fs::remove_file(path));
-    let text = format!("{file}: the archive has delivered nothing, although it says that it has");
-    Err(failure(FAILED, "archive_failed", text))
+    let whole = expected.map(|bytes| format!(" instead of {bytes}")).unwrap_or_default();
+    let said = format!("the archive has delivered {found} bytes{whole}, and says that this is all");
+    Outcome { code: None, said }
 }
 
 fn failed(question: &Question, outcome: &Outcome) -> ApiError {
-    let how = outcome.code.map_or("it was ended".to_owned(), |code| format!("exit code {code}"));
-    let text =
-        format!("{} {} failed ({how}): {}", question.verb.word(), question.file, outcome.said);
-    failure(FAILED, "archive_failed", text.trim_end_matches([':', ' ']))
+    failure(FAILED, "archive_failed", outcome.trouble(question))
 }
 
 /// The keeper of this node, being asked.
@@ -188,23 +197,32 @@ impl Keeper {
         Ok(serde_json::from_str(&line)?)
     }
 
-    /// Runs the engine. In the archiver's process group as this program is: a signal for one is for both.
-    fn run(&mut self, call: &Call) -> Outcome {
-        let mut command = Command::new(&call.program);
-        command.args(&call.arguments).envs(call.environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let outcome = match command.output() {
-            Ok(output) => {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-                Outcome { code: output.status.code(), said: last_lines(&text(said), KEPT_LINES) }
-            }
-            Err(error) => {
-                Outcome { code: None, said: format!("cannot run {}: {error}", call.program) }
-            }
+    /// Says how it went. A keeper that has gone meanwhile learns of it from the next file.
+    fn tell(&mut self, outcome: &Outcome) {
+        drop(self.say(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_delivered_has_to_be_whole() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("RECOVERYXLOG");
+        let ended = |code| Outcome { code: Some(code), said: String::new() };
+        let of = |content: &str, expected| {
+            fs::write(&path, content).unwrap();
+            (delivered(ended(0), &path, expected).code, path.exists())
         };
-        // A keeper that has gone meanwhile learns of it from the next file.
-        drop(self.say(&outcome));
-        outcome
+        assert_eq!(of("1234", Some(4)), (Some(0), true));
+        assert_eq!(of("1234", None), (Some(0), true));
+        for (content, expected) in [("", None), ("", Some(4)), ("123", Some(4)), ("12345", Some(4))]
+        {
+            assert_eq!(of(content, expected), (None, false), "{content}");
+        }
+        assert_eq!(delivered(ended(0), &path, None).code, None, "nothing is there");
+        assert_eq!(delivered(ended(1), &path, None).code, Some(1));
     }
 }

@@ -1,6 +1,7 @@
 //! The real router on a real listener, asked as a load balancer asks, over what a keeper may know.
 
 use super::moment::Moment;
+use super::serve::{Limits, serve};
 use super::{Source, routes};
 use crate::attachment::Attachment;
 use crate::link::Heard;
@@ -121,14 +122,19 @@ fn with(mut moment: Moment, change: impl FnOnce(&mut Moment)) -> Moment {
 
 /// The status of an answer and its body; a load balancer of old speaks HTTP/1.0 and names no host.
 async fn ask(moment: &Moment, method: &str, path: &str) -> Result<(u16, String)> {
+    say(moment, &format!("{method} {path} HTTP/1.0\r\n\r\n")).await
+}
+
+/// The same for a question in full.
+async fn say(moment: &Moment, question: &str) -> Result<(u16, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let moment = moment.clone();
     let source: Source = Arc::new(move || moment.clone());
-    let server = tokio::spawn(async move { axum::serve(listener, routes(source)).await });
+    let server = tokio::spawn(serve(listener, routes(source), Limits::default()));
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("{method} {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        stream.write_all(question.as_bytes()).await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
         anyhow::Ok(text)
@@ -309,6 +315,34 @@ async fn what_else_a_question_may_say() -> Result<()> {
     ensure!(status(&primary()?, "/primary?tag_zone=east").await? == 200);
     ensure!(status(&standby(0)?, "/no-such-path").await? == 404);
     ensure!(ask(&standby(0)?, "POST", "/primary").await?.0 == 405);
+    Ok(())
+}
+
+/// As HAProxy (with and without a version), curl, proxies and careless people put it.
+#[tokio::test]
+async fn however_it_is_asked() -> Result<()> {
+    let (yes, no) = (primary()?, standby(0)?);
+    for question in [
+        "OPTIONS /primary HTTP/1.0\r\n\r\n",
+        "OPTIONS /primary HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "OPTIONS /primary HTTP/1.1\r\nHost: node1\r\nConnection: close\r\n\r\n",
+        "GET /primary? HTTP/1.0\r\n\r\n",
+        "GET /primary?lag&=&%ff=%zz HTTP/1.0\r\n\r\n",
+        "GET http://10.0.0.1:8008/primary HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /primary HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
+        ensure!(say(&yes, question).await?.0 == 200, "{question}");
+        ensure!(say(&no, question).await?.0 == 503, "{question}");
+    }
+    for query in ["lag=%31MB", "lag=1+MB", "lag=1MB&lag=0", "&&lag=1MB&x=%ff"] {
+        ensure!(status(&no, &format!("/replica?{query}")).await? == 200, "{query}");
+    }
+    for query in ["lag", "lag=", "lag=%ff", "lag=1MB&mode", "lag=0&lag=some"] {
+        ensure!(status(&no, &format!("/replica?{query}")).await? == 400, "{query}");
+    }
+    for question in ["GET\r\n\r\n", "options /primary HTTP/1.0\r\n\r\n", "GET / HTTP/9\r\n\r\n"] {
+        ensure!(say(&yes, question).await?.0 != 200, "{question}");
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 mod check;
 mod make;
+mod unarchived;
 
 use super::StepError;
 use crate::clock;
@@ -59,6 +60,8 @@ impl Node {
             wal_dir: self.config.waldir.clone(),
             tablespaces,
         };
+        let primary = self.assignment()?.member(from).map(|member| self.replicator_at(member));
+        let primary = primary.ok_or(StepError::NotYet("an assignment that names the primary"))?;
         let errand = self.errand(source, options)?;
         let expected = check::Expected::of(self.assignment()?, &upstream, self.version()?).await?;
         let plan = make::Making {
@@ -66,6 +69,7 @@ impl Node {
             errand,
             ways,
             expected,
+            primary,
             bytes,
             patience: self.config.create_replica_patience,
         };

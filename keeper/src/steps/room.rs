@@ -28,14 +28,23 @@ impl Node {
             has_room("a tablespace of a copy", location, size.saturating_sub(there))?;
         }
         let target = self.instance.data_dir.path();
+        let wal = MARGIN + self.size_of_unarchived(upstream).await?;
         match &self.config.waldir {
             Some(dir) => {
                 has_room("a copy", target, data)?;
                 // What is there goes first.
-                has_room("the WAL of a copy", dir, MARGIN.saturating_sub(size_of(dir)))
+                has_room("the WAL of a copy", dir, wal.saturating_sub(size_of(dir)))
             }
-            None => has_room("a copy", target, data + MARGIN),
+            None => has_room("a copy", target, data + wal),
         }
+    }
+
+    /// What comes with a copy for the archive.
+    async fn size_of_unarchived(&self, upstream: &Session) -> Result<u64, StepError> {
+        if self.config.archive.is_none() {
+            return Ok(0);
+        }
+        Ok(upstream.unarchived().await?.iter().map(|file| file.bytes).sum())
     }
 
     /// A rewind brings all WAL of its source, in place of the own, and what has changed since the fork,

@@ -3,6 +3,7 @@
 use crate::harness::{LIMIT, Place, configure, connect, eventually, start};
 use postgres::postmaster::Signal;
 use postgres::session::primary::{Probe, SYNC_WAIT};
+use postgres::session::retention::Unarchived;
 use postgres::session::slots::Created;
 use std::time::Duration;
 
@@ -151,4 +152,26 @@ async fn slots() {
     assert!(!session.slots().await.unwrap()[1].is_lost());
     assert!(session.drop_slot("one").await.unwrap());
     assert!(!session.drop_slot("one").await.unwrap());
+}
+
+#[tokio::test]
+async fn what_waits_to_be_archived_can_be_read() {
+    let place = Place::new();
+    let instance = place.cluster("a").await;
+    configure(&instance, &[("archive_mode", "on"), ("archive_command", "false")]);
+    start(&instance).await;
+    let session = connect(&instance).await;
+    assert!(session.unarchived().await.unwrap().is_empty());
+    session.write_record().await.unwrap();
+    session.switch_wal().await.unwrap();
+    let waiting = session.unarchived().await.unwrap();
+    let [Unarchived { file, bytes }] = waiting.as_slice() else { panic!("{waiting:?}") };
+    assert_eq!(*bytes, 16 << 20);
+    let on_disk = std::fs::read(instance.data_dir.wal_dir().join(file)).unwrap();
+    let part = session.wal_bytes(file, 8192, 100).await.unwrap().unwrap();
+    assert_eq!(part, on_disk[8192..8292]);
+    let last = session.wal_bytes(file, *bytes - 10, 100).await.unwrap().unwrap();
+    assert_eq!(last.len(), 10);
+    assert_eq!(session.wal_bytes(file, *bytes, 100).await.unwrap(), Some(Vec::new()));
+    assert_eq!(session.wal_bytes("0000000100000000000000FF", 0, 100).await.unwrap(), None);
 }

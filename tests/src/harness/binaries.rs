@@ -38,8 +38,19 @@ impl Build {
     }
 }
 
-/// One of PostgreSQL's programs, of the newest version that is installed.
+/// Names the directory with PostgreSQL's programs where clusters shall be of another version than the packaged one.
+const BIN_DIR: &str = "PGTANDEM_TEST_BIN_DIR";
+
+/// Where PostgreSQL's programs are to be taken from, where that was said.
+pub fn bin_dir() -> Option<PathBuf> {
+    std::env::var_os(BIN_DIR).map(PathBuf::from)
+}
+
+/// One of PostgreSQL's programs: of the directory that was named, else of the newest version that is installed.
 pub fn postgres(name: &str) -> Result<PathBuf> {
+    if let Some(dir) = bin_dir() {
+        return Ok(dir.join(name));
+    }
     let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut dirs: Vec<(u32, PathBuf)> = packaged
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))

@@ -174,6 +174,9 @@ impl Node {
         command.arg("--state-dir").arg(self.state_dir());
         command.arg("--socket-dir").arg(self.socket_dir());
         command.args(["--auth", "trust"]);
+        if let Some(dir) = binaries::bin_dir() {
+            command.arg("--bin-dir").arg(dir);
+        }
         if let Some(priority) = self.options.candidate_priority {
             command.args(["--candidate-priority", &priority.to_string()]);
         }

@@ -72,12 +72,18 @@ impl Repository {
         Ok(())
     }
 
+    /// How pgBackRest is called with the file of a node, before what it shall do.
+    pub fn command_line(&self, name: &str) -> Vec<String> {
+        let config = format!("--config={}", self.config(name).display());
+        vec!["pgbackrest".to_owned(), format!("--stanza={STANZA}"), config]
+    }
+
     /// Runs pgBackRest for a node.
     pub fn pgbackrest(&self, node: &Node, arguments: &[&str]) -> Result<String> {
-        let mut command = as_postgres("pgbackrest")?;
-        command.arg(format!("--stanza={STANZA}"));
-        command.arg(format!("--config={}", self.config(node.name()).display()));
-        command.args(arguments);
+        let line = self.command_line(node.name());
+        let (program, options) = line.split_first().context("no command")?;
+        let mut command = as_postgres(program)?;
+        command.args(options).args(arguments);
         let output = command.output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -172,6 +178,8 @@ impl Directory {
     pub fn new() -> Result<Self> {
         let dir = scratch()?;
         directory(&dir.path().join("wal"))?;
+        // As `to-directory init` does.
+        fs::write(dir.path().join("wal/.archive"), "")?;
         Ok(Self { dir })
     }
 

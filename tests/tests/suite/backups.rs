@@ -2,6 +2,8 @@
 //! and a backup after each promotion. By the real pgBackRest, and by commands.
 
 use anyhow::{Context as _, Result, ensure};
+use shared::ids::Epoch;
+use shared::report::ArchiveWork;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -66,15 +68,19 @@ async fn warns(cluster: &Cluster, node: &Node, of: &str) -> Result<()> {
     cluster.wait_until(&format!("a warning of {} about {of}", node.name()), said).await.map(drop)
 }
 
-/// The primary cannot store anything, and dies: the next one stores what lacks, since the standbys have kept it.
+/// The primary cannot store anything, and dies: the next one stores what lacks, since the standbys have kept it;
+/// also one that was copied only meanwhile, from what its primary had kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbackrest_lacks_nothing_after_a_failover() -> Result<()> {
     let repository = Repository::new()?;
     let mut builder = Cluster::builder();
     for number in 1..=3 {
-        builder = builder.node(repository.options(number)?);
+        let mut options = repository.options(number)?;
+        // Who comes last is promoted first.
+        options.candidate_priority = (number == 3).then_some(100);
+        builder = builder.node(options);
     }
-    let cluster = builder.starting(&[1, 2, 3]).start().await?;
+    let cluster = builder.starting(&[1, 2]).start().await?;
     let workload = cluster.workload().await?;
     let old = cluster.primary().await?;
     let first = backed_up(&repository, old, 1).await?;
@@ -84,14 +90,18 @@ async fn pgbackrest_lacks_nothing_after_a_failover() -> Result<()> {
 
     repository.break_for(old)?;
     let kept = fill(old, 3).await?;
+    cluster.node("node3")?.start_keeper()?;
+    cluster.settled().await?;
     for node in cluster.nodes() {
         has_all(&format!("what {} keeps", node.name()), || waiting(node), &kept).await?;
     }
     warns(&cluster, old, "archiving").await?;
+    tells_what_fails(&cluster, old).await?;
     ensure!(repository.files()?.is_disjoint(&kept.iter().cloned().collect()), "it was stored");
     old.kill_all()?;
     cluster.wait_until("another primary", |it| it.epoch.0 == 2 && it.writable).await?;
     let new = cluster.primary().await?;
+    ensure!(new.name() == "node3", "{} was elected", new.name());
     has_all("what was kept", || repository.files(), &kept).await?;
     new.sql().await?.run("create table after_the_failover (id int)").await?;
     let more = fill(new, 2).await?;
@@ -126,6 +136,23 @@ async fn pgbackrest_lacks_nothing_after_a_failover() -> Result<()> {
     ensure!(is_well, "{verified}");
     cluster.verdict(workload).await?;
     Ok(())
+}
+
+/// For programs: what fails, since when, and how much is behind.
+async fn tells_what_fails(cluster: &Cluster, node: &Node) -> Result<()> {
+    let tells = |status: &shared::api::Status| {
+        let found = node_of(status, node.name()).and_then(|node| node.archive.as_ref());
+        found.is_some_and(|archive| {
+            let push = archive.failing.iter().find(|it| it.work == ArchiveWork::Push);
+            archive.lsn.is_some()
+                && archive.behind_bytes.is_some_and(|bytes| bytes >= 3 << 24)
+                && archive.waiting_files >= 3
+                && archive.waiting_since.is_some()
+                && archive.backed_up_epoch == Some(Epoch(1))
+                && push.is_some_and(|it| it.since.is_some() && !it.error.is_empty())
+        })
+    };
+    cluster.wait_until("a status that says how far the archive is", tells).await.map(drop)
 }
 
 /// Calls the gate of a node as its Postgres does; it has to end with this code.
@@ -176,6 +203,10 @@ async fn only_the_groups_history_is_archived() -> Result<()> {
 
     gate_answers(&cluster, &directory).await?;
 
+    // Of somebody whose history went another way: no backup comes to nothing because of it.
+    let signpost = directory.path().join("00000002.history");
+    fs::write(&signpost, "1\t0/1\tanother history\n")?;
+
     // A planned change loses nothing and waits for nothing.
     let workload = cluster.workload().await?;
     cluster.perform(&["switchover"]).await?;
@@ -213,6 +244,7 @@ async fn only_the_groups_history_is_archived() -> Result<()> {
         Ok(if is_last { Ok(()) } else { Err(backups) })
     })
     .await?;
+    ensure!(fs::read_to_string(&signpost)?.contains("another"), "it was overwritten");
     let verdict = cluster.judge();
     // Whoever was the primary before is watched by the guard as well.
     let verdict = verdict.expecting("the lease has run out", "one that was promoted by hand");
@@ -233,12 +265,24 @@ async fn gate_answers(cluster: &Cluster, directory: &Directory) -> Result<()> {
     for absent in ["0000000100000000000000FF", "00000009.history", "000000090000000000000001"] {
         gate(node, &["wal-get", absent, &path], 1).await?;
     }
-    // An archive that is not there says nothing of what is in it.
-    let away = directory.path().with_extension("away");
-    fs::rename(directory.path(), &away)?;
+    // Half a segment is none, and nothing is left of it.
+    let whole = fs::read(directory.path().join(name))?;
+    fs::write(directory.path().join(name), whole.get(..1 << 20).context("a short segment")?)?;
     let failed = gate(node, &["wal-get", name, &path], 7).await;
-    fs::rename(&away, directory.path())?;
-    failed
+    fs::write(directory.path().join(name), whole)?;
+    failed?;
+    ensure!(!target.exists(), "half a segment was left");
+    // An archive that is not there, or not mounted, says nothing of what is in it.
+    for (there, away) in [
+        (directory.path(), directory.path().with_extension("away")),
+        (directory.path().join(".archive"), directory.path().join(".away")),
+    ] {
+        fs::rename(&there, &away)?;
+        let failed = gate(node, &["wal-get", "0000000100000000000000FF", &path], 7).await;
+        fs::rename(&away, &there)?;
+        failed?;
+    }
+    Ok(())
 }
 
 /// Somebody promotes a standby by hand and writes to it: nothing of that is archived.

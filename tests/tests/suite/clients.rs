@@ -1,15 +1,13 @@
 //! Real clients, all at the same time, through a killed primary and a switchover.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::Command;
 use tests::clients::account::{Account, now};
-use tests::clients::{ALL, Client, Clients, finds, rows, uris};
-use tests::harness::Cluster;
+use tests::clients::{ALL, Client, Clients, Tls, finds, finds_by_tls, rows, uris, uris_of};
+use tests::harness::certificates::{Authority, text};
 use tests::harness::sandbox::give_to_postgres;
 use tests::harness::wait::{DEADLINE, eventually};
+use tests::harness::{Cluster, Node};
 
 /// What each was told is true, whoever lost its server noticed, and a warning is not taken for success.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,51 +83,93 @@ async fn waits_are_cancelled(cluster: &Cluster, clients: &Clients) -> Result<()>
     Ok(())
 }
 
-/// Certificates are looked for where the string says, and those of somebody else are not believed. The two in
-/// Rust are built without TLS here.
+/// One node is enough for what stands in a string.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_is_as_the_string_says() -> Result<()> {
+async fn the_string_is_read_as_it_is_meant() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    let node = cluster.primary().await?;
-    let other = cluster.sandbox().dir("other")?;
-    certify(&node.pgdata())?;
-    certify(&other)?;
-    let sql = node.sql().await?;
-    sql.run("alter system set ssl = on").await?;
-    sql.run("select pg_reload_conf()").await?;
-    for (client, mode) in [
-        (Client::Psql, "verify-full"),
-        (Client::Psycopg, "verify-full"),
-        (Client::Pgbench, "verify-full"),
-        // It looks for the name of the host in a certificate, and for `localhost` where there is none.
-        (Client::NodePostgres, "verify-ca"),
-    ] {
-        for (dir, is_believed) in [(node.pgdata(), true), (other.clone(), false)] {
-            let root = dir.join("server.crt");
-            let root = root.to_str().context("a path")?;
-            let tls = ["--sslmode", mode, "--sslrootcert", root];
-            let found = finds(client, &uris(&cluster, client, &tls).await?).await;
-            ensure!(found.is_ok() == is_believed, "{} by {root}: {found:?}", client.name());
-        }
-        let plain = finds(client, &uris(&cluster, client, &["--sslmode", "disable"]).await?).await;
-        ensure!(plain.is_ok(), "{} without TLS: {plain:?}", client.name());
-    }
-    let judge = cluster.judge().expecting("division by zero", "how pgbench tells a primary");
-    judge.without_workload().await
+    names_may_be_odd(&cluster).await?;
+    tls_is_as_the_string_says(&cluster).await?;
+    cluster
+        .judge()
+        .expecting("division by zero", "how pgbench tells a primary")
+        .expecting("requires a valid client certificate", "one that shows none is turned away")
+        .without_workload()
+        .await
 }
 
-/// A certificate that vouches for itself, as PostgreSQL looks for it.
-fn certify(dir: &Path) -> Result<()> {
-    let (key, certificate) = (dir.join("server.key"), dir.join("server.crt"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);
-    openssl.args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=pgtandem-test"]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
-    openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
-    let output = openssl.output().context("cannot run openssl")?;
-    ensure!(output.status.success(), "{output:?}");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-    [key, certificate].iter().try_for_each(|path| give_to_postgres(path))
+/// Databases and users may be called anything; node-postgres cannot be told of some, and is not.
+async fn names_may_be_odd(cluster: &Cluster) -> Result<()> {
+    const USER: &str = "o'neil@x:/?#[]% ö\"";
+    const EVERY: &str = "a&b=c;d+e,f@g:h$ %41 ö'";
+    const MOST: &str = "a&b/c?d#e %2F";
+    let sql = cluster.primary().await?.sql().await?;
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    sql.run(&format!("create role {} login", quoted(USER))).await?;
+    for name in [EVERY, MOST] {
+        sql.run(&format!("create database {}", quoted(name))).await?;
+    }
+    for client in ALL {
+        for name in [EVERY, MOST] {
+            if name == MOST && client == Client::NodePostgres {
+                continue;
+            }
+            let uris = uris_of(cluster, client, USER, &["--dbname", name]).await?;
+            let found = finds(client, &uris).await;
+            ensure!(found.is_ok(), "{} by {uris:?}: {found:?}", client.name());
+        }
+    }
+    Ok(())
+}
+
+/// Certificates are looked for where the string says, those of somebody else are not believed, and a client
+/// shows its own.
+async fn tls_is_as_the_string_says(cluster: &Cluster) -> Result<()> {
+    const USER: &str = "certified";
+    let own = Authority::new(cluster.sandbox().dir("own")?, "authority")?;
+    let other = Authority::new(cluster.sandbox().dir("other")?, "somebody")?;
+    speak_tls(cluster.primary().await?, &own).await?;
+    let certificate = own.sign(USER, "extendedKeyUsage=clientAuth")?;
+    for client in ALL {
+        let name = client.name();
+        for (authority, is_believed) in [(&own, true), (&other, false)] {
+            let tls = Tls { root: authority.root(), own: None };
+            let found = finds_by_tls(cluster, client, "postgres", tls).await;
+            ensure!(found.is_ok() == is_believed, "{name} by {tls:?}: {found:?}");
+            let why = found.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(is_believed || why.contains("certificate"), "{name}: {why}");
+        }
+        for (certificate, is_let_in) in [(Some(&certificate), true), (None, false)] {
+            let tls = Tls { root: own.root(), own: certificate };
+            let found = finds_by_tls(cluster, client, USER, tls).await;
+            ensure!(found.is_ok() == is_let_in, "{name} by {tls:?}: {found:?}");
+        }
+        let plain = finds(client, &uris(cluster, client, &["--sslmode", "disable"]).await?).await;
+        ensure!(plain.is_ok(), "{name} without TLS: {plain:?}");
+    }
+    Ok(())
+}
+
+/// By a certificate for its address; and one user has to show one as well.
+async fn speak_tls(node: &Node, authority: &Authority) -> Result<()> {
+    let server = authority.sign("server", "subjectAltName=IP:127.0.0.1")?;
+    [&server.file, &server.key].iter().try_for_each(|path| give_to_postgres(path))?;
+    let rules = node.pgdata().join("pg_hba.conf");
+    let others = fs::read_to_string(&rules)?;
+    fs::write(
+        &rules,
+        format!("hostssl all certified all cert\nhostnossl all certified all reject\n{others}"),
+    )?;
+    let sql = node.sql().await?;
+    sql.run("create role certified login").await?;
+    for (setting, value) in [
+        ("ssl_cert_file", text(&server.file)?),
+        ("ssl_key_file", text(&server.key)?),
+        ("ssl_ca_file", text(authority.root())?),
+        ("ssl", "on"),
+    ] {
+        sql.run(&format!("alter system set {setting} = '{value}'")).await?;
+    }
+    sql.run("select pg_reload_conf()").await
 }
 
 /// Every acknowledged row is there exactly once.

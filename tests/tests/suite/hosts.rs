@@ -61,6 +61,30 @@ fn the_primary_is_cut_off() -> Result<()> {
     })
 }
 
+/// Only the monitor does not hear the primary, whose standbys prove that it is the primary, and clients reach
+/// everybody. An operator has it replaced: it is not told, and its standbys leave it for their seals.
+#[test]
+fn a_primary_that_the_monitor_does_not_hear_is_replaced() -> Result<()> {
+    let network = Network::new()?;
+    network.block_on(async {
+        let site = Site::start(&network, Builder::default().untraced(), 3, Builder::on).await?;
+        let cluster = site.cluster();
+        cluster.perform(&["set", "formation", "drain-timeout", "3s"]).await?;
+        let old = cluster.primary().await?;
+        let workload = cluster.workload().await?;
+        let roles = Roles::watch(cluster);
+        site.cut_from_monitor(old)?;
+        cluster.perform(&["failover"]).await?;
+        workload.goes_on().await?;
+        site.join(host_of(old)?)?;
+        cluster.settled().await?;
+        roles.verdict(2)?;
+        workload.goes_on().await?;
+        cluster.judge().expecting("the lease has run out", "it fences itself").of(workload).await?;
+        Ok(())
+    })
+}
+
 #[test]
 fn the_primary_is_powered_off() -> Result<()> {
     let network = Network::new()?;

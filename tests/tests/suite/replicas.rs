@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use tests::harness::process::is_alive;
+use tests::harness::process::{command, is_alive};
 use tests::harness::repository::Repository;
-use tests::harness::sandbox::give_to_postgres;
+use tests::harness::sandbox::{give_to_postgres, postgres_user};
 use tests::harness::wait::{DEADLINE, eventually};
-use tests::harness::{Cluster, Node, NodeOptions};
+use tests::harness::{Cluster, Node, NodeOptions, binaries};
 
 /// Ends with an error, and says why.
 const FAILS: &str = "echo 'there is no room in the box' >&2; exit 3";
@@ -18,8 +18,13 @@ const FAILS: &str = "echo 'there is no room in the box' >&2; exit 3";
 const HANGS: &str = "sleep 1000 & echo $! > BOX/child; echo $$ > BOX/pid; echo progress 5 20; wait";
 /// Another cluster.
 const FOREIGN: &str = "\"$PGTANDEM_BIN_DIR/initdb\" -D \"$1\" -A trust -N > /dev/null";
-/// This one, as it was some time ago; with what a recovery by hand would leave.
+/// This one, with its WAL where nobody looks for it.
+const LINKED: &str = "exec \"$PGTANDEM_BIN_DIR/pg_basebackup\" -h \"$PGTANDEM_PRIMARY_HOST\" \
+-p \"$PGTANDEM_PRIMARY_PORT\" -U \"$PGTANDEM_PRIMARY_USER\" -D \"$1\" -c fast --no-password \
+--waldir=$(mktemp -d BOX/linked.XXXXXX)/wal";
+/// This one, as it was some time ago; with what a recovery by hand would leave. Or as it is kept elsewhere.
 const OLD: &str = "set -e
+test ! -e BOX/kept || { mv BOX/kept/* \"$1\"; rm -r BOX/kept; exit 0; }
 \"$PGTANDEM_BIN_DIR/pg_basebackup\" -h \"$PGTANDEM_PRIMARY_HOST\" -p \"$PGTANDEM_PRIMARY_PORT\" \
 -U \"$PGTANDEM_PRIMARY_USER\" -D \"$1\" -X fetch -c fast --no-password
 test \"$1\" = \"$PGTANDEM_TARGET_DIR\" && test -n \"$PGTANDEM_SYSTEM_IDENTIFIER\"
@@ -56,8 +61,16 @@ async fn commands_are_tried_in_order_and_what_they_bring_is_checked() -> Result<
     let scratch = tempfile::Builder::new().prefix("pgt-replicas-").tempdir()?;
     let dir = scratch.path();
     give_to_postgres(dir)?;
-    let all = [("fails", FAILS), ("hangs", HANGS), ("foreign", FOREIGN), ("old", OLD)];
-    let mut arguments = vec!["--create-replica-timeout".to_owned(), "2".to_owned()];
+    let all = [
+        ("fails", FAILS),
+        ("hangs", HANGS),
+        ("foreign", FOREIGN),
+        ("linked", LINKED),
+        ("old", OLD),
+    ];
+    let wal = dir.join("wal");
+    let options = ["--create-replica-timeout", "2", "--waldir", &wal.display().to_string()];
+    let mut arguments = options.map(str::to_owned).to_vec();
     for (name, text) in all {
         arguments.extend(["--create-replica".to_owned(), script(dir, name, text)?]);
     }
@@ -92,6 +105,8 @@ async fn commands_are_tried_in_order_and_what_they_bring_is_checked() -> Result<
             "no progress for 2 s",
             "foreign: ",
             "system identifier",
+            "linked: ",
+            "is a link to",
             "clone is complete",
         ],
     )?;
@@ -107,10 +122,38 @@ async fn commands_are_tried_in_order_and_what_they_bring_is_checked() -> Result<
     let auto = fs::read_to_string(node.pgdata().join("postgresql.auto.conf"))?;
     ensure!(!auto.contains("recovery_target"), "{auto}");
     ensure!(!node.pgdata().join("recovery.signal").exists(), "a recovery of its own");
+    ensure!(fs::read_link(node.pgdata().join("pg_wal"))? == wal, "its WAL is elsewhere");
     // It counts like any other.
     cluster.perform(&["switchover", "--to", "node3"]).await?;
     cluster.settled().await?;
-    cluster.judge().without_workload().await
+    what_has_diverged_is_refused(&cluster, node, &dir.join("kept")).await?;
+    let judge = cluster.judge();
+    judge.expecting("is not part of the primary's history", "of a backup").without_workload().await
+}
+
+/// A backup of an old primary, taken while nobody followed it any more, is offered to itself.
+async fn what_has_diverged_is_refused(cluster: &Cluster, old: &Node, kept: &Path) -> Result<()> {
+    old.hold_wal_back(None).await?;
+    let sql = old.sql().await?;
+    sql.run("set synchronous_commit = local; insert into rows values (-1)").await?;
+    let mut copy = tokio::process::Command::from(command(&binaries::postgres("pg_basebackup")?));
+    copy.arg("-D").arg(kept).args(["-X", "none", "-c", "fast", "--no-password", "-U", "postgres"]);
+    copy.arg("-h").arg(old.socket_dir()).args(["-p", &old.port().to_string()]);
+    if let Some((uid, gid)) = postgres_user()? {
+        copy.uid(uid).gid(gid);
+    }
+    let copied = copy.output().await?;
+    ensure!(copied.status.success(), "{copied:?}");
+    old.kill_all()?;
+    cluster.settled().await?;
+    fs::remove_dir_all(old.pgdata())?;
+    old.start_keeper()?;
+    cluster.settled().await?;
+    let log = old.keeper_log()?;
+    in_order(&log, &["is not part of the primary's history", "clone is complete"])?;
+    let rows: i64 = old.sql().await?.value("select count(*) from rows where id < 0", &[]).await?;
+    ensure!(rows == 0, "a row that nobody acknowledged was kept");
+    Ok(())
 }
 
 /// Fills so many segments; the last one's name.
@@ -136,7 +179,11 @@ async fn is_archived(repository: &Repository, name: &str) -> Result<()> {
 async fn pgbackrest_makes_standbys_and_catches_them_up() -> Result<()> {
     let repository = Repository::new()?;
     let mut restored = repository.options(3)?;
-    restored.arguments.extend(["--create-replica", "pgbackrest"].map(str::to_owned));
+    let scratch = tempfile::Builder::new().prefix("pgt-replicas-").tempdir()?;
+    give_to_postgres(scratch.path())?;
+    let wal = scratch.path().join("wal");
+    let further = ["--create-replica", "pgbackrest", "--waldir", &wal.display().to_string()];
+    restored.arguments.extend(further.map(str::to_owned));
     let mut builder = Cluster::builder();
     for number in 1..=2 {
         builder = builder.node(repository.options(number)?);
@@ -158,6 +205,7 @@ async fn pgbackrest_makes_standbys_and_catches_them_up() -> Result<()> {
     let log = node.keeper_log()?;
     in_order(&log, &["a copy is made by pgbackrest", "clone is complete", "admission done"])?;
     ensure!(!log.contains("made by basebackup"), "{log}");
+    ensure!(fs::read_link(node.pgdata().join("pg_wal"))? == wal, "its WAL is elsewhere");
 
     // A standby whose WAL the primary has no more, but the archive.
     let workload = cluster.workload().await?;

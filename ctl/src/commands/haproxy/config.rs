@@ -1,6 +1,6 @@
 //! The configuration as text, for HAProxy 2.4 and later. Why it is as it is: docs/load-balancers.md.
 
-use super::plan::{Address, Listen, Plan, Server};
+use super::plan::{Address, Listen, Plan, RunAs, Server};
 
 /// What the keeper of the primary answers with 200.
 pub(super) const PRIMARY: &str = "OPTIONS /primary";
@@ -52,16 +52,24 @@ pub(super) fn render(plan: &Plan) -> String {
 }
 
 fn head(plan: &Plan) -> String {
+    let run_as = plan
+        .choices
+        .run_as
+        .as_ref()
+        .map(|RunAs { user, group }| format!("    user {user}\n    group {group}\n"));
     format!(
         "# Formation {}: made by `pgtandem haproxy`, to be made anew when nodes come, go or move.\n\
-         global\n    log stdout format raw daemon notice\n\n\
+         global\n    log stdout format raw daemon notice\n{}\n\
          defaults\n    mode tcp\n    log global\n    \
          # A server that does not take a connection is tried again elsewhere.\n    \
          retries 3\n    option redispatch 1\n    timeout connect {}ms\n    timeout check {}ms\n    \
          # Idle sessions are none of HAProxy's business; those with dead peers are found by keepalives.\n    \
          timeout client 24h\n    timeout server 24h\n    timeout client-fin 30s\n    timeout server-fin 30s\n    \
          option clitcpka\n    option srvtcpka\n",
-        plan.formation, plan.connect_ms, plan.check.timeout_ms
+        plan.formation,
+        run_as.unwrap_or_default(),
+        plan.connect_ms,
+        plan.check.timeout_ms
     )
 }
 
@@ -104,6 +112,8 @@ mod tests {
     use super::*;
     use crate::commands::haproxy::plan::Choices;
     use crate::commands::status::fixture;
+    use shared::api::NodeStatus;
+    use shared::ids::NodeId;
     use shared::settings::Settings;
     use shared::size::Size;
     use shared::state::NodeState;
@@ -117,6 +127,7 @@ mod tests {
             max_lag: Size(16 << 20),
             check_interval_ms: None,
             stats: None,
+            run_as: None,
         }
     }
 
@@ -128,17 +139,35 @@ mod tests {
     fn the_whole_file() {
         insta::assert_snapshot!("three_nodes", render(&plan(choices())));
         let stats = Some("127.0.0.1:7000".parse().unwrap());
+        let run_as = Some("haproxy".parse().unwrap());
         let (max_lag, check_interval_ms) = (Size(1000), Some(100));
         let mut status = fixture::status();
         status.nodes.truncate(1);
         status.nodes[0].host = "db1.example.org".to_owned();
-        let choices = Choices { max_lag, check_interval_ms, stats, ..choices() };
+        let choices = Choices { max_lag, check_interval_ms, stats, run_as, ..choices() };
         let plan = Plan::new(&status, &Settings::default().timers(), choices).unwrap();
         insta::assert_snapshot!("one_node_by_name", render(&plan));
         assert_eq!(plan.only_asked_locally().count(), 0);
     }
 
-    /// The real one, of which version there is: with IPv6, with names, wherever it listens.
+    /// The real one, of which version there is, takes all these files together.
+    fn is_accepted(texts: &[String]) {
+        let mut haproxy = Command::new("/usr/sbin/haproxy");
+        haproxy.arg("-c");
+        let mut files = Vec::new();
+        for text in texts {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            haproxy.arg("-f").arg(file.path());
+            files.push(file);
+        }
+        let output = haproxy.output().expect("`make setup` brings HAProxy");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_fine = output.status.success() && !said.contains("WARNING");
+        assert!(is_fine && !said.contains("ALERT"), "{said}\n{texts:?}");
+    }
+
+    /// With IPv6, with names, wherever it listens, as a user of its own.
     #[test]
     fn haproxy_itself_accepts_it() {
         let timers = Settings::default().timers();
@@ -148,16 +177,30 @@ mod tests {
         for (rw, ro) in [("*:5000", "[::]:5001"), ("127.0.0.1:5000", "[::1]:5000")] {
             let (listen_rw, listen_ro) = (rw.parse().unwrap(), ro.parse().unwrap());
             let stats = Some("localhost:7000".parse().unwrap());
-            let choices = Choices { listen_rw, listen_ro, stats, ..choices() };
-            let text = render(&Plan::new(&status, &timers, choices).unwrap());
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            let mut haproxy = Command::new("/usr/sbin/haproxy");
-            let output = haproxy.arg("-c").arg("-f").arg(file.path()).output();
-            let output = output.expect("`make setup` brings HAProxy");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && !said.contains("WARNING"), "{said}\n{text}");
+            let run_as = Some("haproxy".parse().unwrap());
+            let choices = Choices { listen_rw, listen_ro, stats, run_as, ..choices() };
+            is_accepted(&[render(&Plan::new(&status, &timers, choices).unwrap())]);
         }
+    }
+
+    /// One HAProxy for two formations, and for as many nodes as names allow.
+    #[test]
+    fn haproxy_itself_accepts_several_formations() {
+        let timers = Settings::default().timers();
+        let mut other = fixture::status();
+        other.formation = "a-rw.x_Y".parse().unwrap();
+        let node = other.nodes[0].clone();
+        other.nodes.extend((10..60).map(|id| {
+            let name = format!("{}.{id}", "n".repeat(60)).parse().unwrap();
+            NodeStatus { id: NodeId(id), name, ..node.clone() }
+        }));
+        let (listen_rw, listen_ro) = ("*:6000".parse().unwrap(), "*:6001".parse().unwrap());
+        let elsewhere = Choices { listen_rw, listen_ro, ..choices() };
+        let run_as = Some("haproxy".parse().unwrap());
+        is_accepted(&[
+            render(&plan(Choices { run_as, ..choices() })),
+            render(&Plan::new(&other, &timers, elsewhere).unwrap()),
+        ]);
     }
 
     /// Who is the primary, and how everybody is, changes no byte.
@@ -193,8 +236,7 @@ mod tests {
         for node_timeout_ms in [1000, 3000, 10_000, 3_600_000] {
             let timers = Settings { node_timeout_ms, ..Settings::default() }.timers();
             let check = Plan::new(&fixture::status(), &timers, choices()).unwrap().check;
-            let longest = check.interval_ms + check.fast_ms + 2 * check.timeout_ms;
-            assert!(longest <= timers.lease_ms, "{check:?} {timers:?}");
+            assert!(check.longest_ms() <= timers.lease_ms, "{check:?} {timers:?}");
         }
     }
 

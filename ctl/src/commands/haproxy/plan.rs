@@ -30,6 +30,24 @@ pub(super) struct Choices {
     pub(super) max_lag: Size,
     pub(super) check_interval_ms: Option<u64>,
     pub(super) stats: Option<Listen>,
+    pub(super) run_as: Option<RunAs>,
+}
+
+impl Choices {
+    /// Of two listeners at the same place, which HAProxy itself does not refuse, nobody could say who gets which
+    /// client.
+    fn check(&self) -> Result<(), Failure> {
+        let [rw, ro] = [&self.listen_rw, &self.listen_ro];
+        let stats = self.stats.iter().flat_map(|stats| [(rw, stats), (ro, stats)]);
+        match [(rw, ro)].into_iter().chain(stats).find(|(a, b)| a.meets(b)) {
+            Some((a, b)) => {
+                let message =
+                    format!("{a} and {b} are the same port for some: take another for one");
+                Err(Failure::new(Exit::BadArguments, "bad_value", message))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// How keepers are asked.
@@ -46,6 +64,12 @@ pub(super) struct Check {
 impl Check {
     fn every(interval_ms: u64) -> Self {
         Self { interval_ms, fast_ms: (interval_ms / 2).max(1), timeout_ms: interval_ms }
+    }
+
+    /// After so long a server that stands still is given up: a check that was just missed, and two that time
+    /// out.
+    pub(super) fn longest_ms(self) -> u64 {
+        self.interval_ms + self.fast_ms + 2 * self.timeout_ms
     }
 }
 
@@ -71,13 +95,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(status: &Status, timers: &Timers, choices: Choices) -> Result<Self, Failure> {
-        let all = [Some(&choices.listen_rw), Some(&choices.listen_ro), choices.stats.as_ref()];
-        let mut listens: Vec<_> = all.into_iter().flatten().map(ToString::to_string).collect();
-        listens.sort_unstable();
-        if let Some([twice, _]) = listens.array_windows().find(|[a, b]| a == b) {
-            let message = format!("HAProxy cannot listen twice on {twice}");
-            return Err(Failure::new(Exit::BadArguments, "bad_value", message));
-        }
+        choices.check()?;
         let mut nodes: Vec<&NodeStatus> =
             status.nodes.iter().filter(|node| node.goal_state != NodeState::Dropped).collect();
         nodes.sort_by_key(|node| node.id);
@@ -108,7 +126,10 @@ impl Plan {
 impl Server {
     fn new(node: &NodeStatus) -> Result<Self, Failure> {
         let strange = |text: &str| {
-            let message = format!("'{text}' of {} is no address for HAProxy", node.name);
+            let name = &node.name;
+            let message = format!(
+                "'{text}' of {name} is no address for HAProxy; `pgtandem set node {name} host ADDRESS` gives the node another"
+            );
             Failure::new(Exit::Refused, "bad_address", message)
         };
         if node.rest.is_empty() {
@@ -185,6 +206,59 @@ pub(super) enum Listen {
     At(Address),
 }
 
+impl Listen {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Everywhere(port) => *port,
+            Self::At(address) => address.port,
+        }
+    }
+
+    /// The one address; `None`: all.
+    fn address(&self) -> Option<&str> {
+        match self {
+            Self::Everywhere(_) => None,
+            Self::At(address) => {
+                Some(address.host.as_str()).filter(|host| !["::", "0.0.0.0"].contains(host))
+            }
+        }
+    }
+
+    /// Whether a client could connect to either.
+    fn meets(&self, other: &Self) -> bool {
+        let alike = match (self.address(), other.address()) {
+            (Some(one), Some(another)) => one == another,
+            (None, _) | (_, None) => true,
+        };
+        alike && self.port() == other.port()
+    }
+}
+
+/// As whom HAProxy runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunAs {
+    pub(super) user: String,
+    pub(super) group: String,
+}
+
+/// Text that names nobody.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("'{0}' is not a user; write it like haproxy or haproxy:www-data")]
+pub(super) struct NoUser(String);
+
+impl FromStr for RunAs {
+    type Err = NoUser;
+    fn from_str(text: &str) -> Result<Self, NoUser> {
+        let (user, group) = text.split_once(':').unwrap_or((text, text));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let fine = |name: &str| !name.is_empty() && name.chars().all(is_plain);
+        if !fine(user) || !fine(group) {
+            return Err(NoUser(text.to_owned()));
+        }
+        Ok(Self { user: user.to_owned(), group: group.to_owned() })
+    }
+}
+
 /// Text that says nowhere.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("'{0}' is not an address to listen on; write it like *:5000, 10.0.0.1:5000 or [::]:5000")]
@@ -245,6 +319,37 @@ mod tests {
         }
         for text in ["5000", "*", "*:", "*:0", "*:x", "", "a b:1"] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_that_get_in_each_others_way() {
+        let meet = |a: &str, b: &str| {
+            let (a, b): (Listen, Listen) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(a.meets(&b), b.meets(&a));
+            a.meets(&b)
+        };
+        for (a, b) in [
+            ("*:5000", "*:5000"),
+            ("*:5000", "127.0.0.1:5000"),
+            ("[::]:5000", "10.0.0.1:5000"),
+            ("0.0.0.0:5000", "*:5000"),
+            ("lb:5000", "lb:5000"),
+        ] {
+            assert!(meet(a, b), "{a} {b}");
+        }
+        assert!(!meet("*:5000", "*:5001"));
+        assert!(!meet("127.0.0.1:5000", "[::1]:5000"));
+    }
+
+    #[test]
+    fn users() {
+        let run_as = |text: &str| text.parse::<RunAs>().ok().map(|it| (it.user, it.group));
+        let pair = |user: &str, group: &str| Some((user.to_owned(), group.to_owned()));
+        assert_eq!(run_as("haproxy"), pair("haproxy", "haproxy"));
+        assert_eq!(run_as("haproxy:www-data"), pair("haproxy", "www-data"));
+        for text in ["", ":", "a:", ":b", "a b", "a\nuid 0", "a:b:c"] {
+            assert_eq!(run_as(text), None, "{text}");
         }
     }
 }

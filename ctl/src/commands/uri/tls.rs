@@ -62,6 +62,14 @@ impl SslMode {
         }
     }
 
+    /// Whether the server's certificate is checked; by libpq with `require` where it is said who is believed.
+    fn may_check(self) -> bool {
+        match self {
+            Self::Disable | Self::Allow | Self::Prefer => false,
+            Self::Require | Self::VerifyCa | Self::VerifyFull => true,
+        }
+    }
+
     /// Checks are made by its connector.
     pub(super) fn is_not_of_tokio_postgres(self) -> bool {
         match self {
@@ -87,6 +95,11 @@ impl Tls {
         self.sslrootcert.is_some()
     }
 
+    /// Whether a certificate is named without its key, or a key without its certificate.
+    pub(super) fn has_half_of_an_own(&self) -> bool {
+        self.sslcert.is_some() != self.sslkey.is_some()
+    }
+
     /// Whether those that come with the system are believed.
     pub(super) fn has_system_root(&self) -> bool {
         self.sslrootcert.as_deref() == Some(SYSTEM)
@@ -106,6 +119,12 @@ impl Tls {
         }
         if self.has_system_root() && self.sslmode != Some(SslMode::VerifyFull) {
             return wrong("--sslrootcert system needs --sslmode verify-full".to_owned());
+        }
+        if self.has_root() && !self.sslmode.is_some_and(SslMode::may_check) {
+            return wrong(
+                "--sslrootcert needs --sslmode verify-full or verify-ca: with less, no certificate is checked"
+                    .to_owned(),
+            );
         }
         let is_relative =
             |(key, file): &(&str, &str)| !is_system(key, file) && !Path::new(file).is_absolute();

@@ -7,13 +7,14 @@
 
 use super::StepError;
 use postgres::control::ControlData;
-use postgres::datadir::Contents;
-use postgres::durable;
+use postgres::datadir::{Contents, DataDir};
 use postgres::instance::Instance;
+use postgres::owner::Owner;
 use postgres::session::Session;
-use postgres::timelines;
+use postgres::session::primary::Tablespace;
+use postgres::{durable, storage, timelines};
 use shared::goal::Assignment;
-use shared::history::Lineage;
+use shared::history::{History, Lineage};
 use shared::ids::{Epoch, SystemIdentifier, TimelineId};
 use shared::lsn::Position;
 use std::path::Path;
@@ -65,6 +66,11 @@ impl Expected {
             timeline,
             history: String::from_utf8_lossy(&history).into_owned(),
         })
+    }
+
+    /// The primary's history.
+    pub(super) fn history(&self) -> Result<History, String> {
+        History::parse(self.timeline, &self.history).map_err(|error| error.to_string())
     }
 
     /// Why a copy at this place in its log is none of the group's.
@@ -149,11 +155,10 @@ pub(super) fn tidy(
         let kept = without_recovery(&present);
         durable::write(&auto, kept.as_bytes(), 0o600, owner).map_err(|error| text(&error))?;
     }
-    if let Some(wal_dir) = wal_dir {
-        place_wal(&dir.wal_dir(), wal_dir, owner).map_err(|error| {
-            format!("its WAL cannot be moved to {}: {error}", wal_dir.display())
-        })?;
-    }
+    // Slots of the server that was copied: nobody would ever come for what they keep here.
+    empty(&dir.join("pg_replslot"), owner)
+        .map_err(|error| format!("cannot empty pg_replslot: {error}"))?;
+    settle_wal(&dir.wal_dir(), wal_dir, owner)?;
     let status = dir.wal_dir().join("archive_status");
     durable::create_dir(&status, 0o700, owner).map_err(|error| text(&error))?;
     let newest = (expected.timeline, expected.history.as_str());
@@ -171,25 +176,76 @@ fn without_recovery(text: &str) -> String {
     text.lines().filter(|line| !of_recovery(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// The WAL of a copy, where it is to be elsewhere and its maker has not seen to that.
-fn place_wal(own: &Path, wal_dir: &Path, owner: &postgres::owner::Owner) -> io::Result<()> {
-    if fs::symlink_metadata(own)?.is_symlink() {
-        return Ok(());
+fn empty(dir: &Path, owner: &Owner) -> io::Result<()> {
+    durable::create_dir(dir, 0o700, owner).map_err(io::Error::other)?;
+    for entry in fs::read_dir(dir)? {
+        fs::remove_dir_all(entry?.path())?;
     }
-    for entry in fs::read_dir(own)? {
-        let entry = entry?;
-        let to = wal_dir.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            durable::create_dir(&to, 0o700, owner).map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Brings the WAL of a copy where it is to be. A link that came with the data leads where the WAL of the server
+/// is that was copied: on the same host two servers would write there.
+fn settle_wal(own: &Path, wal_dir: Option<&Path>, owner: &Owner) -> Result<(), String> {
+    let found = fs::symlink_metadata(own);
+    if found.as_ref().is_ok_and(fs::Metadata::is_symlink) {
+        let leads_to = fs::canonicalize(own).ok();
+        let wanted = wal_dir.and_then(|dir| fs::canonicalize(dir).ok());
+        return if leads_to.is_some() && leads_to == wanted {
+            Ok(())
         } else {
-            // Another file system, as a rule.
-            fs::copy(entry.path(), &to)?;
-            owner.chown(&to).map_err(io::Error::other)?;
-        }
+            let to = fs::read_link(own).unwrap_or_default();
+            Err(format!(
+                "what it made is refused: its pg_wal is a link to {}, which is not the WAL directory of this node (--waldir); it has to leave WAL in pg_wal itself",
+                to.display()
+            ))
+        };
     }
+    // Left out, as what a backup does not need.
+    durable::create_dir(own, 0o700, owner).map_err(|error| error.to_string())?;
+    let Some(wal_dir) = wal_dir else { return Ok(()) };
+    place_wal(own, wal_dir, owner)
+        .map_err(|error| format!("its WAL cannot be moved to {}: {error}", wal_dir.display()))
+}
+
+fn place_wal(own: &Path, wal_dir: &Path, owner: &Owner) -> io::Result<()> {
+    copy_all(own, wal_dir, owner)?;
     fs::remove_dir_all(own)?;
     std::os::unix::fs::symlink(wal_dir, own)?;
     owner.chown(own).map_err(io::Error::other)
+}
+
+/// Into a directory that is there, as a rule on another file system.
+fn copy_all(from: &Path, to: &Path, owner: &Owner) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            durable::create_dir(&target, 0o700, owner).map_err(io::Error::other)?;
+            copy_all(&entry.path(), &target, owner)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            owner.chown(&target).map_err(io::Error::other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a copy has the tablespaces that it leads to: one whose files were left out would be missed only when
+/// somebody reads them. One that is younger than the copy comes with the log. Blocks.
+pub(super) fn check_tablespaces(copy: &DataDir, spaces: &[Tablespace]) -> Result<(), String> {
+    for link in storage::tablespace_links(copy) {
+        let to = fs::read_link(&link).unwrap_or_default();
+        let known = spaces.iter().find(|space| space.location == to);
+        if let Some(space) = known.filter(|space| !link.join(&space.directory).is_dir()) {
+            return Err(format!(
+                "what it made is refused: the tablespace in {} was left out, there is no {}",
+                to.display(),
+                space.directory
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -254,11 +310,37 @@ mod tests {
         fs::create_dir_all(own.join("archive_status")).unwrap();
         fs::create_dir(&elsewhere).unwrap();
         fs::write(own.join("00000002.history"), "x").unwrap();
-        let owner = postgres::owner::Owner::current();
-        place_wal(&own, &elsewhere, &owner).unwrap();
+        fs::write(own.join("archive_status/00000002.history.ready"), "").unwrap();
+        let owner = Owner::current();
+        settle_wal(&own, Some(&elsewhere), &owner).unwrap();
         assert_eq!(fs::read_link(&own).unwrap(), elsewhere);
         assert_eq!(fs::read_to_string(own.join("00000002.history")).unwrap(), "x");
-        assert!(own.join("archive_status").is_dir());
-        place_wal(&own, &elsewhere, &owner).unwrap();
+        assert!(elsewhere.join("archive_status/00000002.history.ready").exists());
+        settle_wal(&own, Some(&elsewhere), &owner).unwrap();
+        // A link that came with the data.
+        for wal_dir in [None, Some(temp.path())] {
+            let refused = settle_wal(&own, wal_dir, &owner).unwrap_err();
+            assert!(refused.contains("is a link to"), "{refused}");
+        }
+        let missing = temp.path().join("other");
+        settle_wal(&missing, None, &owner).unwrap();
+        assert!(missing.is_dir());
+    }
+
+    #[test]
+    fn a_tablespace_that_was_left_out_is_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, location) = (DataDir::new(temp.path().join("data")), temp.path().join("space"));
+        fs::create_dir_all(dir.join("pg_tblspc")).unwrap();
+        fs::create_dir(&location).unwrap();
+        let directory = "PG_15_202209061".to_owned();
+        let spaces = [Tablespace { location: location.clone(), size: 1, directory }];
+        check_tablespaces(&dir, &spaces).unwrap();
+        std::os::unix::fs::symlink(&location, dir.join("pg_tblspc/16385")).unwrap();
+        let refused = check_tablespaces(&dir, &spaces).unwrap_err();
+        assert!(refused.contains("was left out"), "{refused}");
+        fs::create_dir(location.join("PG_15_202209061")).unwrap();
+        check_tablespaces(&dir, &spaces).unwrap();
+        check_tablespaces(&dir, &[]).unwrap();
     }
 }

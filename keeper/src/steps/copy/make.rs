@@ -4,13 +4,15 @@
 //! left is not put in place; the old data directory stays until the new one has been checked.
 
 use super::check::{self, Expected};
-use super::{beside, prepare, sync};
+use super::{beside, prepare, sync, unarchived};
 use crate::archive::queue::ask_again;
 use crate::create::{Errand, MakesCopies as _, Way};
 use crate::node::Made;
+use postgres::backup::BackupOptions;
 use postgres::datadir::{Contents, DataDir};
 use postgres::durable;
 use postgres::instance::Instance;
+use postgres::session::Target;
 use postgres::session::primary::Tablespace;
 use postgres::storage;
 use postgres::transfer::{Progress, Transfer};
@@ -38,6 +40,8 @@ pub(super) struct Making {
     pub(super) ways: Vec<Way>,
     /// What it has to be.
     pub(super) expected: Expected,
+    /// The primary, as it is asked what is not archived yet.
+    pub(super) primary: Target,
     /// About how large it will be.
     pub(super) bytes: u64,
     /// For how long nothing may come.
@@ -142,15 +146,33 @@ impl Making {
         check::check(copy, &self.expected, way.is_of_the_primary()).await?;
         if !way.is_of_the_primary() {
             let (copy, expected) = (copy.clone(), self.expected.clone());
-            let wal_dir = self.errand.options.wal_dir.clone();
-            blocking(move || check::tidy(&copy, &expected, wal_dir.as_deref())).await?;
+            let BackupOptions { wal_dir, tablespaces, .. } = self.errand.options.clone();
+            blocking(move || {
+                check::check_tablespaces(&copy.data_dir, &tablespaces)?;
+                check::tidy(&copy, &expected, wal_dir.as_deref())
+            })
+            .await?;
         }
         prepare(&copy.data_dir, &copy.owner).map_err(|error| error.to_string())?;
         if self.errand.archive.is_some() {
             let dir = copy.data_dir.clone();
             blocking(move || ask_again(&dir).map_err(|error| error.to_string())).await?;
+            self.bring_unarchived().await?;
         }
         sync(&copy.data_dir).await
+    }
+
+    /// Whatever way it was made, it has only what is later than itself.
+    async fn bring_unarchived(&self) -> Result<(), String> {
+        let copy = &self.errand.copy;
+        let control = copy.control_data().await.map_err(|error| error.to_string())?;
+        let history = self.expected.history()?;
+        let brought = unarchived::bring(copy, &control, &history, &self.primary).await;
+        let brought = brought.map_err(|error| error.to_string())?;
+        if brought > 0 {
+            tracing::info!("{brought} files that are not archived yet were brought as well");
+        }
+        Ok(())
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::io::AsyncReadExt as _;
 /// For connecting to one host, where the library has no limit of its own that covers all of it.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// For an answer. Who waits longer than a failover takes may wait for nobody.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// For an answer. Who waits longer than a failover takes may wait for nobody: the node timeout and a second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 
 /// Between two attempts.
 const PACE: Duration = Duration::from_millis(50);
