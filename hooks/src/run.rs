@@ -298,7 +298,7 @@ mod tests {
     /// A daemon that holds the output open is not waited for.
     #[tokio::test]
     async fn what_is_left_behind_holds_up_nothing() {
-        let hook = command("sh -c 'setsid sleep 1000 & echo $!; exit 0'");
+        let hook = command("sh -c 'setsid sleep 30 & echo $!; exit 0'");
         assert_eq!(told(&hook, &object(), LIMIT).await, Outcome::Done);
     }
 
