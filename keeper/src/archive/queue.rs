@@ -2,6 +2,8 @@
 //! when our gate has ended with 0.
 
 use postgres::datadir::DataDir;
+use postgres::durable;
+use postgres::owner::Owner;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -54,6 +56,23 @@ pub fn ask_again(dir: &DataDir) -> io::Result<()> {
     fs::File::open(status_dir(dir))?.sync_all()
 }
 
+/// In a copy by `pg_basebackup`: its last segment has no mark, since it was not received to its end. Where its
+/// records do go up to there, the standby begins to stream with the next one, and PostgreSQL would notice only
+/// when it wants to remove the file that nobody was asked about it: long after later ones were stored. Blocks.
+pub fn ask_about_the_last(dir: &DataDir, owner: &Owner) -> io::Result<()> {
+    for entry in fs::read_dir(dir.wal_dir())? {
+        let name = entry?.file_name();
+        let segment = name
+            .to_str()
+            .filter(|name| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if let Some(segment) = segment.filter(|segment| !is_done(dir, segment)) {
+            let mark = status_dir(dir).join(format!("{segment}.{READY}"));
+            durable::write(&mark, b"", 0o600, owner).map_err(io::Error::other)?;
+        }
+    }
+    Ok(())
+}
+
 fn status_dir(dir: &DataDir) -> PathBuf {
     dir.wal_dir().join("archive_status")
 }
@@ -83,5 +102,11 @@ mod tests {
         ask_again(&dir).unwrap();
         assert_eq!(look(&dir).unwrap().waiting, 2);
         assert!(status.join("000000010000000000000001.ready").exists());
+        for name in ["000000010000000000000001", "000000010000000000000002", "00000003.history"] {
+            fs::write(dir.wal_dir().join(name), "").unwrap();
+        }
+        ask_about_the_last(&dir, &Owner::current()).unwrap();
+        assert_eq!(look(&dir).unwrap().waiting, 3);
+        assert!(status.join("000000010000000000000002.ready").exists());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::check::{self, Expected};
 use super::{beside, prepare, sync, unarchived};
-use crate::archive::queue::ask_again;
+use crate::archive::queue::{ask_about_the_last, ask_again};
 use crate::create::{Errand, MakesCopies as _, Way};
 use crate::node::Made;
 use postgres::backup::BackupOptions;
@@ -155,8 +155,14 @@ impl Making {
         }
         prepare(&copy.data_dir, &copy.owner).map_err(|error| error.to_string())?;
         if self.errand.archive.is_some() {
-            let dir = copy.data_dir.clone();
-            blocking(move || ask_again(&dir).map_err(|error| error.to_string())).await?;
+            let (dir, owner, whole) =
+                (copy.data_dir.clone(), copy.owner.clone(), way.is_of_the_primary());
+            blocking(move || {
+                let last = || ask_about_the_last(&dir, &owner);
+                let asked = ask_again(&dir).and_then(|()| if whole { last() } else { Ok(()) });
+                asked.map_err(|error| error.to_string())
+            })
+            .await?;
             self.bring_unarchived().await?;
         }
         sync(&copy.data_dir).await
