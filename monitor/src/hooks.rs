@@ -10,7 +10,8 @@ use hooks::{Hook, Notice, Outcome, Web, queue};
 use serde_json::{Map, Value};
 use shared::event::Event;
 use shared::ids::FormationId;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -66,6 +67,29 @@ impl Audience {
     }
 }
 
+/// What a person should know of the hooks of one formation, by [`Hook::key`].
+#[derive(Clone, Debug, Default)]
+pub struct Troubles(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Troubles {
+    /// All of them, as sentences.
+    pub fn all(&self) -> Vec<String> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// `None`: all is well.
+    fn note(&self, hook: &Hook, trouble: Option<String>) {
+        match trouble {
+            Some(trouble) => self.lock().insert(hook.key().to_owned(), trouble),
+            None => self.lock().remove(hook.key()),
+        };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Tells one hook the history of one formation.
 #[derive(Debug)]
 pub struct Teller {
@@ -77,6 +101,8 @@ pub struct Teller {
     pub store: Store,
     /// Says when there is more to tell; ends with the formation.
     pub watched: watch::Receiver<Watched>,
+    /// Where it says that its hook fails.
+    pub troubles: Troubles,
     /// Becomes true when the process ends.
     pub stopping: watch::Receiver<bool>,
 }
@@ -138,7 +164,10 @@ impl Teller {
         loop {
             let attempt = Map::from_iter([("attempt".to_owned(), Value::from(failures + 1))]);
             let why = match self.audience.hear(&notice.object(&attempt)).await {
-                Outcome::Done => return,
+                Outcome::Done => {
+                    self.troubles.note(hook, None);
+                    return;
+                }
                 Outcome::Refused(why) | Outcome::Failed(why) => why,
                 Outcome::TimedOut => "it has not ended in time and was killed".to_owned(),
             };
@@ -150,6 +179,10 @@ impl Teller {
                 "{hook}: event {id} is not delivered, next attempt in {} s: {why}",
                 pause.as_secs()
             );
+            let trouble = format!(
+                "the monitor's hook {hook} does not take event {id}, and later ones wait: {why}"
+            );
+            self.troubles.note(hook, Some(trouble));
             tokio::time::sleep(pause).await;
         }
     }

@@ -280,6 +280,7 @@ impl Service {
                 formation: formation.clone(),
                 store: store.clone(),
                 watched: group.watch(),
+                troubles: group.troubles().clone(),
                 stopping: self.identity.stopping.clone(),
             };
             drop(tokio::spawn(teller.run()));

@@ -3,6 +3,7 @@
 use super::command::{Command, Incoming, JoinReply, ReportReply, Watched};
 use super::{Answers, Context, Feed, Task, Work};
 use crate::clock;
+use crate::hooks::Troubles;
 use crate::http::unavailable;
 use crate::probe::Prober;
 use fsm::Now;
@@ -29,6 +30,7 @@ pub struct Group {
     seen: watch::Receiver<u64>,
     feed: Arc<Feed>,
     context: Arc<Context>,
+    troubles: Troubles,
 }
 
 /// Says which report's connection was closed.
@@ -96,7 +98,7 @@ impl Group {
             record,
         };
         drop(tokio::spawn(task.run(receiver)));
-        Self { commands: sender, watched, seen, feed, context }
+        Self { commands: sender, watched, seen, feed, context, troubles: Troubles::default() }
     }
 
     /// Whether the task is there: it ends only with its formation, the process, or by a bug.
@@ -169,6 +171,11 @@ impl Group {
     /// Changes whenever something is seen of a node or decided: the status may be another one.
     pub fn seen(&self) -> watch::Receiver<u64> {
         self.seen.clone()
+    }
+
+    /// What is wrong with the hooks that are told its history; `status` warns of it.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// The newest events.

@@ -55,7 +55,9 @@ pub(super) async fn status(
         let wait_ms = parameters.wait_ms.unwrap_or(LONGEST_WAIT_MS).min(LONGEST_WAIT_MS);
         wait_for_revision(&service, &group, Revision(known), wait_ms).await;
     }
-    Ok(Json(group.inspect(state::status).await?))
+    let mut status = group.inspect(state::status).await?;
+    status.warnings.extend(group.troubles().all());
+    Ok(Json(status))
 }
 
 async fn wait_for_revision(service: &State, group: &Group, known: Revision, wait_ms: u64) {

@@ -141,7 +141,10 @@ impl Pictures {
             tokio::time::sleep_until(self.not_before).await;
             // What is seen from here on is for the next look.
             self.seen.mark_unchanged();
-            let (status, essence) = group.inspect(look).await.ok()?;
+            let (mut status, mut essence) = group.inspect(look).await.ok()?;
+            let troubles = group.troubles().all();
+            essence.status.warnings.extend_from_slice(&troubles);
+            status.warnings.extend(troubles);
             self.due = false;
             self.not_before = Instant::now() + SHORTEST;
             if self.last.as_ref() != Some(&essence) {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use shared::api::{OperationResult, Outcome};
+use shared::api::{OperationResult, Outcome, Status};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -125,6 +125,8 @@ async fn every_event_is_told_and_nothing_waits_for_it() -> Result<()> {
         node.warnings.iter().any(|warning| warned(warning))
     });
     status.await?;
+    let is_warned = |status: &Status| status.warnings.iter().any(|warning| warned(warning));
+    cluster.wait_until("a warning of the monitor's hook", is_warned).await?;
     // Killed with everything untold.
     eventually("an attempt", DEADLINE, async || {
         Ok(if receiver.get().refused > 2 { Ok(()) } else { Err("none".to_owned()) })
@@ -158,6 +160,7 @@ async fn every_event_is_told_and_nothing_waits_for_it() -> Result<()> {
     })
     .await?;
     has_no_gap(&history.get().taken)?;
+    cluster.wait_until("no warning any more", |status| !is_warned(status)).await?;
     cluster.judge().without_workload().await
 }
 
