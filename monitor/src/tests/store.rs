@@ -35,7 +35,7 @@ async fn migrations_can_be_run_again() {
     let store = database.store();
     assert!(!store.migrate().await.unwrap().is_empty());
     assert!(store.migrate().await.unwrap().is_empty());
-    assert_eq!(store.schema_version().await.unwrap(), shared::version::SCHEMA);
+    assert_eq!(store.schema_version().await.unwrap(), SCHEMA);
     assert!(store.load().await.unwrap().is_empty());
 }
 
