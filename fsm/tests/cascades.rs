@@ -238,9 +238,9 @@ fn back_to_the_primary_at_once() {
         world.monitor.record_mut().operation = None;
         assert!(world.monitor.record.nodes[&node].cascade.wish.is_some());
     });
-    assert!(
-        events.iter().any(|event| event.kind == "setting" && event.to.as_deref() == Some("none"))
-    );
+    let is_none = |event: &&Event| event.kind == "setting" && event.to.as_deref() == Some("none");
+    let told = events.iter().find(is_none).unwrap();
+    assert!(told.reason.contains("the standby that it named, of id"), "{told:?}");
 }
 
 /// Without a stream it is given the node timeout, and more time from the next on.

@@ -12,6 +12,7 @@ mod acceptance;
 mod adopt;
 mod answers;
 mod archive;
+mod birth;
 mod cascades;
 mod catching_up;
 mod decisions;

@@ -459,12 +459,15 @@ impl Agent {
         }
         match result {
             Ok(()) => {
-                tracing::info!(
-                    node.id = self.node.id.0,
-                    duration_ms = clock::now().since(since),
-                    "{} done",
-                    step.name()
-                );
+                // These have only begun: how they end is told where they are looked after.
+                if !matches!(step, Step::Clone { .. } | Step::Rewind { .. }) {
+                    tracing::info!(
+                        node.id = self.node.id.0,
+                        duration_ms = clock::now().since(since),
+                        "{} done",
+                        step.name()
+                    );
+                }
                 self.trouble = None;
                 if !is_heavy(step) {
                     self.node.backoff.succeeded(step);

@@ -217,6 +217,12 @@ pub fn roles(passwords: &shared::api::RolePasswords) -> String {
     sql
 }
 
+/// A database of a new cluster, behind other statements. The empty line before it ends those in single-user mode:
+/// what stands together there is one transaction, in which no database can be made.
+pub fn database(name: &str) -> String {
+    format!("\nCREATE DATABASE \"{}\";\n", name.replace('"', "\"\""))
+}
+
 /// Whether a walsender's name is that of a member.
 pub fn member_of(application_name: &str) -> Option<NodeId> {
     NodeId::from_application_name(&application_name.to_ascii_lowercase())

@@ -2,7 +2,7 @@
 
 use crate::attachment::Attachment;
 use crate::cli::{Local, failure, say};
-use crate::state;
+use crate::state::{self, State};
 use postgres::datadir::DataDir;
 use postgres::pidfile::PidFile;
 use serde_json::{Value, json};
@@ -88,8 +88,8 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
     } else {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         say(&format!(
-            "node {}: {} (goal {}), keeper {}, postgres {}",
-            text(&at(&document, "/node_id")),
+            "{}: {} (goal {}), keeper {}, postgres {}",
+            who(&state),
             text(&at(&document, "/reported_state")),
             text(&at(&document, "/goal_state")),
             if pid.is_some() { "running" } else { "not running" },
@@ -105,6 +105,19 @@ pub(crate) fn show(local: &Local, as_json: bool) -> Result<ExitCode, ApiError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The node, as others call it. Its id alone might be taken for a name.
+fn who(state: &State) -> String {
+    let Some(id) = state.identity.as_ref().map(|identity| identity.node_id) else {
+        return "a node that has not joined".to_owned();
+    };
+    let told = state.persisted.as_ref().and_then(|persisted| persisted.assignment.member(id));
+    let announced = state.announced.as_ref().map(|announced| &announced.name);
+    match told.map(|member| &member.name).or(announced) {
+        Some(name) => format!("{name} (id {id})"),
+        None => format!("the node with id {id}"),
+    }
 }
 
 /// As the keeper sees it; without one, as the files say.
@@ -172,7 +185,7 @@ const RULES: &[(&str, &str, &str)] = &[
         "follow",
         "wait for the primary as its upstream",
     ),
-    ("empty data directory", "primary of the first epoch", "initdb"),
+    ("empty or half-made data directory", "primary of the first epoch", "initdb"),
     ("cluster that is not ours", "primary of the first epoch", "adopt"),
     ("sealed standby that somebody has promoted by hand", "primary", "wait for another primary"),
     (
@@ -203,4 +216,24 @@ pub(crate) fn rules(as_json: bool) -> String {
         .map(|(seen, goal, step)| format!("{goal}: {seen}: {step}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Announced;
+    use shared::api::Identity;
+    use shared::ids::NodeId;
+
+    #[test]
+    fn a_node_is_called_by_its_name() {
+        assert_eq!(who(&State::default()), "a node that has not joined");
+        let formation = "default".parse().unwrap();
+        let identity = Identity { formation, node_id: NodeId(3), secret: String::new() };
+        let joined = State { identity: Some(identity), ..State::default() };
+        assert_eq!(who(&joined), "the node with id 3");
+        let (name, host) = ("node1".parse().unwrap(), "127.0.0.1".to_owned());
+        let announced = Some(Announced { name, host, port: 5432, zone: None });
+        assert_eq!(who(&State { announced, ..joined }), "node1 (id 3)");
+    }
 }

@@ -86,6 +86,7 @@ impl RunError {
     pub fn code(&self) -> u8 {
         match self {
             Self::DataDir { .. } | Self::Lock(_) | Self::Listen { .. } | Self::Programs(_) => 2,
+            Self::Store { source: StoreError::Newer(_) } => 3,
             Self::Embedded(_) | Self::Store { .. } => 7,
             Self::System(_) | Self::Broken => 8,
         }
@@ -99,6 +100,7 @@ impl RunError {
             Self::Listen { .. } => "port_in_use",
             Self::Programs(_) => "missing_programs",
             Self::Embedded(_) => "postgres",
+            Self::Store { source: StoreError::Newer(_) } => "newer_schema",
             Self::Store { .. } => "store",
             Self::System(_) | Self::Broken => "internal",
         }

@@ -15,6 +15,7 @@ pub use formations::Stored;
 use fsm::group::{Decision, Record};
 use shared::api::OperationResult;
 use shared::ids::{FormationId, GroupId, Revision};
+use shared::version::SCHEMA;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -50,6 +51,12 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// A newer monitor has brought the schema up to date for itself, and there is no way back.
+    #[error(
+        "the database has been used by a newer monitor: it has schema {}, and this one knows {SCHEMA}; start the newer one again, or go back to a copy of the database from before the upgrade",
+        .0
+    )]
+    Newer(i64),
     /// The schema could not be brought up to date.
     #[error("a migration of the schema failed")]
     Migration(#[source] MigrateError),
@@ -60,7 +67,7 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Away(_) => true,
-            Self::Refused(_) | Self::Damaged { .. } | Self::Migration(_) => false,
+            Self::Refused(_) | Self::Damaged { .. } | Self::Newer(_) | Self::Migration(_) => false,
         }
     }
 }
@@ -141,7 +148,9 @@ impl Store {
         .await?;
         let before = self.schema_version().await.unwrap_or(0);
         MIGRATOR.run(&self.pool).await.map_err(|error| {
-            if let MigrateError::Execute(error) = error {
+            if let MigrateError::VersionMissing(version) = error {
+                StoreError::Newer(version)
+            } else if let MigrateError::Execute(error) = error {
                 StoreError::from(error)
             } else {
                 StoreError::Migration(error)

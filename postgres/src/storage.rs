@@ -114,6 +114,11 @@ pub fn check_tablespace(dir: &Path, own: &str) -> io::Result<()> {
     entries(dir, |name| name == own, "the tablespace").map(drop)
 }
 
+/// Empties a data directory that an initdb of ours has not made to its end.
+pub fn empty_half_made(dir: &Path) -> io::Result<()> {
+    empty(dir, |_| true, "the data directory")
+}
+
 fn empty(dir: &Path, belongs: impl Fn(&str) -> bool, what: &str) -> io::Result<()> {
     for entry in entries(dir, belongs, what)? {
         let is_dir = entry.file_type()?.is_dir();

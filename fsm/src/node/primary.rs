@@ -24,7 +24,10 @@ pub(super) fn be_primary(
 ) -> Plan {
     let assignment = &persisted.assignment;
     match &view.data {
-        Data::Empty if timeline.is_none() && assignment.system_identifier.is_none() => {
+        // Half-made here is what an interrupted initdb has left: nobody has a cluster to copy yet.
+        Data::Empty | Data::Rebuilding
+            if timeline.is_none() && assignment.system_identifier.is_none() =>
+        {
             return if view.is_primary() {
                 Plan::step(NodeState::Init, Step::StopImmediate)
             } else if view.heard {

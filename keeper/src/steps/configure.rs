@@ -10,6 +10,7 @@ use postgres::durable::Written;
 use postgres::hba;
 use postgres::instance::InitOptions;
 use postgres::programs::Program;
+use postgres::storage;
 use shared::goal::Assignment;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ impl Node {
             wal_dir: self.config.waldir.clone(),
         };
         self.claim_wal_dir()?;
+        if self.state.rebuilding {
+            self.remove_half_made()?;
+        }
         self.persist(|state| state.rebuilding = true)?;
         let made = self.instance.initdb(&options).await;
         if made.is_ok() {
@@ -37,6 +41,19 @@ impl Node {
         made?;
         let file = File { upstream: None, spec: None, current: true, restore: false };
         self.configure(&file).await
+    }
+
+    /// What an attempt before has left, which initdb would not touch and nobody has ever used.
+    fn remove_half_made(&self) -> Result<(), StepError> {
+        let data_dir = self.instance.data_dir.path();
+        let removed = disk(|| {
+            self.config.waldir.iter().try_for_each(|dir| storage::empty_wal_dir(dir))?;
+            storage::empty_half_made(data_dir)
+        });
+        removed.map_err(|error| {
+            let dir = data_dir.display();
+            StepError::NotSo(format!("cannot empty {dir}, where initdb did not end: {error}"))
+        })
     }
 
     /// A cluster that came from elsewhere: roles first, then the files, whose presence says that it
@@ -62,7 +79,7 @@ impl Node {
         {
             // No IF NOT EXISTS for databases; there is none yet in a new cluster.
             if !self.is_running_somebody_elses() {
-                sql += &format!("CREATE DATABASE \"{}\";\n", name.replace('"', "\"\""));
+                sql += &managed::database(name);
             }
         }
         Ok(sql)

@@ -2,13 +2,16 @@
 
 use super::harness::Database;
 use crate::clock;
-use crate::store::{CommitError, Receipt, Store};
+use crate::run::RunError;
+use crate::store::{CommitError, Receipt, Store, StoreError};
 use fsm::group::Record;
 use fsm::group::course::Stages;
 use serde_json::json;
 use shared::api::{OperationResult, Outcome, RolePasswords};
 use shared::ids::{FormationId, GroupId};
 use shared::settings::Settings;
+use shared::version::SCHEMA;
+use sqlx::Connection as _;
 
 fn formation() -> FormationId {
     "default".parse().unwrap()
@@ -32,8 +35,28 @@ async fn migrations_can_be_run_again() {
     let store = database.store();
     assert!(!store.migrate().await.unwrap().is_empty());
     assert!(store.migrate().await.unwrap().is_empty());
-    assert_eq!(store.schema_version().await.unwrap(), shared::version::SCHEMA);
+    assert_eq!(store.schema_version().await.unwrap(), SCHEMA);
     assert!(store.load().await.unwrap().is_empty());
+}
+
+/// There is no way back from a migration.
+#[tokio::test]
+async fn the_database_of_a_newer_monitor_is_refused() {
+    let database = Database::start().await;
+    let store = database.store();
+    store.migrate().await.unwrap();
+    let newer = SCHEMA + 1;
+    let mut connection = sqlx::PgConnection::connect(&database.embedded.url()).await.unwrap();
+    sqlx::query("UPDATE pgtandem._sqlx_migrations SET version = $1 WHERE version = $2")
+        .bind(newer)
+        .bind(SCHEMA)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert!(matches!(error, StoreError::Newer(version) if version == newer), "{error:?}");
+    assert!(error.to_string().contains("start the newer one again") && !error.is_away());
+    assert_eq!(RunError::from(error).code(), 3);
 }
 
 #[tokio::test]

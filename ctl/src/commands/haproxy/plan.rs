@@ -133,7 +133,7 @@ impl Server {
             Failure::new(Exit::Refused, "bad_address", message)
         };
         if node.rest.is_empty() {
-            let message = "the monitor does not say where the keepers can be asked: it is of an older release";
+            let message = "the monitor does not say where the keepers can be asked: it is of an older release; upgrade it first";
             return Err(Failure::new(Exit::Refused, "no_rest", message));
         }
         let postgres = host_port(&node.host, node.port);

@@ -60,12 +60,12 @@ fn forgotten(context: &Context<'_>) -> Option<Change> {
         None => record.clone(),
     };
     next.nodes.get_mut(&id)?.cascade = Cascade::default();
+    // Its name has gone with it; "node 4" might be taken for the name of another.
     let text = format!(
-        "replicate-from of {} is none from now on: {} has left the formation",
-        node.name,
-        record.name_of(wish)
+        "replicate-from of {} is none from now on: the standby that it named, of id {wish}, has left the formation",
+        node.name
     );
-    let note = context.note("setting", text).about(id).change(record.name_of(wish), "none");
+    let note = context.note("setting", text).about(id).change(format!("id {wish}"), "none");
     Some(Change { next, notes: vec![note] })
 }
 
