@@ -154,6 +154,9 @@ fn settings_of_a_node() {
         ("candidate-priority", "high"),
         ("replication-quorum", "maybe"),
         ("port", "65536"),
+        ("host", ""),
+        ("host", "a,b"),
+        ("host", "/run/postgresql"),
         ("name", "with space"),
     ] {
         expect(&world, &set_node(node(), key, value), 1, "bad_value");

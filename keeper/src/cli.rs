@@ -10,6 +10,7 @@ use ctl::client::parse_monitor_urls;
 use program::manual::{self, Completions, Manual};
 use serde::Deserialize;
 use shared::api::ApiError;
+use shared::host::Host;
 use shared::version::Version;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -176,7 +177,7 @@ pub(crate) struct Options {
     /// The keeper's own state [default: PGDATA with .pgtandem appended].
     #[arg(long, env = "PGTANDEM_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Where load balancers ask for the role [default: 0.0.0.0:8008, or [::]:8008 where the host is an IPv6 address].
+    /// Where load balancers ask for the role [default: 0.0.0.0:8008, or `[::]:8008` where the host is an IPv6 address].
     #[arg(long, env = "PGTANDEM_REST_LISTEN")]
     rest_listen: Option<String>,
     /// A database to create with a new cluster.
@@ -452,6 +453,9 @@ impl Options {
         let pgdata = absolute(options.pgdata.ok_or_else(|| missing("--pgdata"))?)?;
         let name = options.name.ok_or_else(|| missing("--name"))?;
         let host = options.host.ok_or_else(|| missing("--host"))?;
+        if Host::parse(&host).is_none() {
+            return Err(bad(format!("--host '{host}' is neither a host name nor an address")));
+        }
         let state_dir = absolute(options.state_dir.unwrap_or_else(|| beside(&pgdata)))?;
         let rest = options.rest_listen.unwrap_or_else(|| rest_listen(&host).to_owned());
         let rest_listen = rest.parse().map_err(|_| {

@@ -9,6 +9,7 @@ pub mod api;
 pub mod event;
 pub mod goal;
 pub mod history;
+pub mod host;
 pub mod ids;
 pub mod lsn;
 pub mod pgsettings;

@@ -8,8 +8,8 @@ use super::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use shared::api::{NodeStatus, Status};
+use shared::host::Host;
 use shared::state::NodeState;
-use std::net::Ipv6Addr;
 
 /// All hosts with their ports, the one to be tried first in front.
 pub(super) fn hosts(
@@ -40,29 +40,20 @@ fn nodes(status: &Status, server: Server) -> Result<Vec<&NodeStatus>, Failure> {
 fn host(node: &NodeStatus, client: Client) -> Result<String, Failure> {
     let NodeStatus { name, host, port, .. } = node;
     let refused = |message: String| Err(Failure::new(Exit::Refused, "bad_address", message));
-    let (address, zone) = match host.split_once('%') {
-        Some((address, zone)) => (address, Some(zone)),
-        None => (host.as_str(), None),
-    };
-    match (address.parse::<Ipv6Addr>(), zone) {
-        (Ok(_), None) => Ok(format!("[{address}]:{port}")),
-        (Ok(_), Some(zone)) if is_plain(zone) && client.takes_zones() => {
+    match Host::parse(host) {
+        Some(Host::Plain(host)) => Ok(format!("{host}:{port}")),
+        Some(Host::Ipv6 { address, zone: None }) => Ok(format!("[{address}]:{port}")),
+        Some(Host::Ipv6 { address, zone: Some(zone) }) if client.takes_zones() => {
             Ok(format!("[{address}%25{zone}]:{port}"))
         }
-        (Ok(_), Some(_)) if !client.takes_zones() => refused(format!(
+        Some(Host::Ipv6 { .. }) => refused(format!(
             "{} takes no IPv6 address with a zone, as '{host}' of {name} is; `pgtandem set node {name} host ADDRESS` gives the node another",
             client.name()
         )),
-        (Err(_), None) if is_plain(host) => Ok(format!("{host}:{port}")),
-        (Ok(_) | Err(_), _) => refused(format!(
+        None => refused(format!(
             "'{host}' of {name} is neither a host name nor an address; `pgtandem set node {name} host ADDRESS` gives the node another"
         )),
     }
-}
-
-/// Names of hosts and of interfaces, and IPv4 addresses.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{Reply, Request, bad_value, refused};
 use crate::group::join::rest_at;
 use crate::group::record::{Node, Note, Record};
 use shared::api::ApiError;
+use shared::host::Host;
 use shared::ids::{NodeId, NodeName};
 use shared::settings::Settings;
 
@@ -117,8 +118,13 @@ impl Request<'_> {
                 }
                 changed.name = name;
             }
-            "host" if !value.trim().is_empty() => {
-                value.trim().clone_into(&mut changed.host);
+            "host" => {
+                let host = value.trim();
+                if Host::parse(host).is_none() {
+                    let message = format!("'{host}' is neither a host name nor an address");
+                    return Err(bad_value("bad_value", message));
+                }
+                host.clone_into(&mut changed.host);
                 changed.rest = rest_at(&node.rest, &node.host, &changed.host);
             }
             "port" => {
