@@ -34,6 +34,8 @@ use tokio::sync::watch;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// While a copy goes on.
 const LOOK_AT_COPY: Duration = Duration::from_millis(100);
+/// Where only the standbys prove that this is the primary: sooner than any of them, sealed, could have become it.
+const LOOK_AT_STANDBYS: Duration = Duration::from_millis(100);
 /// How long a planned stop waits for the monitor's consent.
 pub(crate) const STOP_PATIENCE_MS: u64 = 30_000;
 
@@ -423,7 +425,8 @@ impl Agent {
                     self.node.ask_for_replies().await;
                 }
                 // Nothing tells when a standby begins or ceases to stream.
-                interval / 4
+                let alone = self.right.serves() && !self.right.is_granted();
+                if alone { LOOK_AT_STANDBYS.min(interval / 4) } else { interval / 4 }
             }
         }
     }

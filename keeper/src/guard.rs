@@ -140,6 +140,11 @@ impl Right {
         self.lock().is_backed(in_force, streaming, clock::now())
     }
 
+    /// Whether the monitor has granted a lease that still runs.
+    pub fn is_granted(&self) -> bool {
+        self.lock().is_granted(clock::now())
+    }
+
     /// Whether a primary that serves will soon have no right to, unless somebody is heard: less than half a
     /// lease is left.
     pub fn runs_out(&self) -> bool {

@@ -119,14 +119,18 @@ impl Tenure {
         streaming: &BTreeSet<NodeId>,
         now: Millis,
     ) -> bool {
-        let is_granted = match self.granted {
+        self.is_granted(now)
+            || in_force
+                .is_none_or(|spec| spec.standbys.intersection(streaming).count() >= spec.required)
+    }
+
+    /// Whether the monitor's word is enough, whatever the standbys do.
+    pub fn is_granted(&self, now: Millis) -> bool {
+        match self.granted {
             Some((_, Granted::Unlimited)) => true,
             Some((_, Granted::Until(until))) => now < until,
             None => false,
-        };
-        is_granted
-            || in_force
-                .is_none_or(|spec| spec.standbys.intersection(streaming).count() >= spec.required)
+        }
     }
 
     /// `required` members have replied no longer ago than a lease: one of them would have to be
