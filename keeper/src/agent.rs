@@ -315,11 +315,10 @@ impl Agent {
         })
     }
 
-    /// Whether its standbys stream, or need not; what the server did not answer changes nothing.
+    /// Whether its standbys stream, or need not: a server that does not answer shows none.
     fn is_backed(&self, look: &Look) -> bool {
         let streaming = look.streaming().map(|(node, _)| node).collect();
-        look.view.server.is_none()
-            || self.right.is_backed(self.spec_in_force(look).as_ref(), &streaming)
+        self.right.is_backed(self.spec_in_force(look).as_ref(), &streaming)
     }
 
     fn spec_in_force(&self, look: &Look) -> Option<Spec> {

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Duty {
     /// It may be taking writes.
     pub writable: bool,
-    /// The epoch whose primary it is, while its server is ready for sessions; what the server does not
-    /// answer changes nothing of that.
+    /// The epoch whose primary it is, while its server is ready for sessions; under a lease, what the server
+    /// does not answer changes nothing of that.
     pub reign: Option<Epoch>,
     /// The spec whose barrier has been passed.
     pub in_force: Option<Spec>,
@@ -143,6 +143,11 @@ impl Right {
     /// Whether the monitor has granted a lease that still runs.
     pub fn is_granted(&self) -> bool {
         self.lock().is_granted(clock::now())
+    }
+
+    /// Whether an operator's word stands in for a lease.
+    pub fn is_suspended(&self) -> bool {
+        self.duty.borrow().as_ref().is_some_and(|duty| duty.suspended)
     }
 
     /// Whether a primary that serves will soon have no right to, unless somebody is heard: less than half a

@@ -95,6 +95,7 @@ impl Rest {
             step_limit_ms: self.step.borrow().as_ref().and_then(|step| step.limit_ms),
             looked: *self.looked.borrow(),
             now: clock::now(),
+            granted: self.right.is_granted() || self.right.is_suspended(),
             // Last, so that nothing else that is looked at makes it older.
             reign: self.right.reign(),
         }

@@ -21,6 +21,10 @@ use shared::state::NodeState;
 /// by itself, and whose restart costs something in a container, where Postgres goes with it.
 const STUCK_MS: u64 = 30_000;
 
+/// Standbys that were seen to stream no longer ago have not been sealed with one of them promoted meanwhile: each
+/// of a seal, an election and a promotion takes a part of that. Looks come ten times a second then.
+const PROOF_MS: u64 = 500;
+
 /// All that is known at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
@@ -30,6 +34,8 @@ pub(super) struct Moment {
     pub(super) name: String,
     /// The epoch whose primary it is, with the right to serve and ready for sessions.
     pub(super) reign: Option<Epoch>,
+    /// It needs no standby for that right: the monitor has granted a lease, or an operator's word stands for one.
+    pub(super) granted: bool,
     /// Its postmaster runs and is not being stopped.
     pub(super) lives: bool,
     /// Postgres or its storage has not answered for longer than the node timeout.
@@ -100,13 +106,14 @@ impl Moment {
     }
 
     /// Whether this is the writable primary of the newest epoch that it knows of. The age of the look does
-    /// not matter here, which may be long where a step is: the right ends by itself, and what the monitor
-    /// wants is heard meanwhile.
+    /// not matter where there is a lease, which ends by itself, and what the monitor wants is heard meanwhile.
+    /// Where only standbys prove it, they have to have been seen just now.
     pub(super) fn is_primary(&self) -> bool {
         let is_wanted = self
             .assignment()
             .is_none_or(|told| is_primary(&told.goal) && self.reign == Some(told.epoch));
-        self.reign.is_some() && self.lives && !self.ails && is_wanted
+        let is_proved = self.granted || self.look_age_ms() <= PROOF_MS;
+        self.reign.is_some() && is_proved && self.lives && !self.ails && is_wanted
     }
 
     /// Whether this is a standby that streams and stays: not one that is sealed, in maintenance, on its way

@@ -58,6 +58,7 @@ fn moment(goal: Goal, goal_state: NodeState, postgres: PostgresView) -> Result<M
         id: OWN,
         name: "node1".to_owned(),
         reign: None,
+        granted: true,
         lives: true,
         ails: false,
         report: Some(report),
@@ -342,6 +343,19 @@ async fn however_it_is_asked() -> Result<()> {
     }
     for question in ["GET\r\n\r\n", "options /primary HTTP/1.0\r\n\r\n", "GET / HTTP/9\r\n\r\n"] {
         ensure!(say(&yes, question).await?.0 != 200, "{question}");
+    }
+    Ok(())
+}
+
+/// One that the monitor does not hear may have been replaced since its standbys were seen; one that has a lease has
+/// not, however long ago it looked.
+#[tokio::test]
+async fn a_primary_by_the_word_of_its_standbys_alone() -> Result<()> {
+    for (granted, age, expected) in
+        [(true, 501, 200), (true, 20_000, 200), (false, 500, 200), (false, 501, 503)]
+    {
+        let moment = with(primary()?, |it| (it.granted, it.looked) = (granted, NOW.minus(age)));
+        ensure!(status(&moment, "/primary").await? == expected, "{granted} {age}");
     }
     Ok(())
 }
